@@ -194,16 +194,23 @@ impl StateStore for Store {
         F: Fn(Option<Debt>) -> Result<(T, Debt), E>,
     {
         self.table.update(probe.key, probe.now, |arrival| {
-            let debt = arrival.map_or(0, |arrival| {
-                arrival.0.saturating_sub(probe.now.0).min(self.most)
-            });
+            let known = arrival.map_or(0, |arrival| arrival.0.saturating_sub(probe.now.0));
+            let debt = known.min(self.most);
             probe.before.set(debt);
-            probe.after.set(debt);
             let told = Debt::new(debt.saturating_sub(self.queue));
-            let (value, next) = decide(Some(told))?;
-            let debt = debt.saturating_add(next.duration_since(told).as_u64());
-            probe.after.set(debt);
-            Ok((value, Nanos(probe.now.0.saturating_add(debt))))
+            let (value, after) = match decide(Some(told)) {
+                Ok((value, next)) => {
+                    let added = next.duration_since(told).as_u64();
+                    (Ok(value), debt.saturating_add(added))
+                }
+                Err(refusal) => (Err(refusal), debt),
+            };
+            probe.after.set(after);
+            let arrival = Nanos(probe.now.0.saturating_add(after));
+            (value, (after != known).then_some(arrival))
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

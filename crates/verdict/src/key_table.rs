@@ -122,9 +122,7 @@ impl KeyTable {
                 if arrival > 0 {
                     // Every entry counts as live here: no time is known. A dead one that takes a
                     // place has the smallest arrival time and is the first to lose it again.
-                    let _ = new.update(KeyHash(hash), Nanos(0), |_| {
-                        Ok::<_, ()>(((), Nanos(arrival)))
-                    });
+                    new.update(KeyHash(hash), Nanos(0), |_| ((), Some(Nanos(arrival))));
                 }
             }
         }
@@ -145,20 +143,16 @@ impl KeyTable {
     }
 
     /// Shows `update` the key's arrival time (`None` when it is not after `now`) and stores the one
-    /// that it returns; an error changes nothing. Other threads see the time before or after, never
-    /// one between.
-    ///
-    /// # Errors
-    /// Only what `update` returns.
-    pub fn update<T, E>(
+    /// that it returns, if any. Other threads see the time before or after, never one between.
+    pub fn update<T>(
         &self,
         key: KeyHash,
         now: Nanos,
-        update: impl FnOnce(Option<Nanos>) -> Result<(T, Nanos), E>,
-    ) -> Result<T, E> {
+        update: impl FnOnce(Option<Nanos>) -> (T, Option<Nanos>),
+    ) -> T {
         let (shard, first, second) = self.place(key);
         let Some(shard) = self.shards.get(shard) else {
-            return update(None).map(|(value, _)| value);
+            return update(None).0;
         };
         let mut sets = shard.sets.lock();
         for at in [first, second] {
@@ -167,16 +161,18 @@ impl KeyTable {
                 .and_then(|set| set.iter_mut().find(|entry| entry[0] == key.0));
             if let Some(entry) = entry {
                 let known = (entry[1] > now.0).then_some(Nanos(entry[1]));
-                let (value, arrival) = update(known)?;
-                entry[1] = arrival.0;
-                return Ok(value);
+                let (value, arrival) = update(known);
+                entry[1] = arrival.map_or(entry[1], |arrival| arrival.0);
+                return value;
             }
         }
-        let (value, arrival) = update(None)?;
-        if arrival > now && insert(&mut sets, [first, second], [key.0, arrival.0], now) {
+        let (value, arrival) = update(None);
+        if let Some(arrival) = arrival.filter(|arrival| *arrival > now)
+            && insert(&mut sets, [first, second], [key.0, arrival.0], now)
+        {
             self.evicted.fetch_add(1, Ordering::Relaxed);
         }
-        Ok(value)
+        value
     }
 
     /// How many keys are live, by looking at no more than a fixed number of sets: exact for small
@@ -258,3 +254,6 @@ fn insert(sets: &mut [Set], places: [usize; 2], entry: Entry, now: Nanos) -> boo
     }
     free.is_none()
 }
+
+#[cfg(test)]
+mod tests;

@@ -182,3 +182,94 @@ impl Guard for ConcurrencyLimit {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TWO: NonZeroU32 = NonZeroU32::new(2).unwrap();
+
+    fn enter(table: &Arc<InFlight>, key: u64) -> Option<Slot> {
+        table.enter(KeyHash(key), TWO, true).0
+    }
+
+    #[test]
+    fn a_slot_is_given_back_on_drop() {
+        let table = Arc::new(InFlight::new(10));
+        let first = enter(&table, 1).unwrap();
+        let _second = enter(&table, 1).unwrap();
+        assert!(table.enter(KeyHash(1), TWO, true).0.is_none());
+        assert_eq!(table.enter(KeyHash(1), TWO, true).1, 2);
+        assert!(enter(&table, 2).is_some(), "another key");
+        drop(first);
+        assert!(enter(&table, 1).is_some());
+    }
+
+    #[test]
+    fn a_key_without_requests_has_no_entry() {
+        let table = Arc::new(InFlight::new(1_000));
+        let slots: Vec<_> = (0..1_000).map(|key| enter(&table, key).unwrap()).collect();
+        assert_eq!(table.tracked(), 1_000);
+        drop(slots);
+        assert_eq!(table.tracked(), 0);
+        assert!(
+            table
+                .shards
+                .iter()
+                .all(|shard| shard.counts.lock().is_empty())
+        );
+    }
+
+    #[test]
+    fn a_full_table_lets_new_keys_pass_uncounted_and_keeps_the_old() {
+        let table = Arc::new(InFlight::new(2));
+        let _slots = [enter(&table, 1), enter(&table, 1), enter(&table, 2)];
+        for key in 3..100 {
+            assert!(matches!(table.enter(KeyHash(key), TWO, true), (None, 0)));
+        }
+        assert_eq!((table.tracked(), table.uncounted()), (2, 97));
+        assert!(enter(&table, 1).is_none(), "still over its limit");
+    }
+
+    #[test]
+    fn one_that_may_go_on_is_counted_in() {
+        let table = Arc::new(InFlight::new(10));
+        let _slots: Vec<_> = (0..5)
+            .map(|before| {
+                let (slot, seen) = table.enter(KeyHash(1), TWO, false);
+                assert_eq!(seen, before);
+                slot.unwrap()
+            })
+            .collect();
+        assert_eq!(table.enter(KeyHash(1), TWO, true).1, 5);
+    }
+
+    #[test]
+    fn threads_never_exceed_the_limit_or_leak() {
+        let table = Arc::new(InFlight::new(10));
+        let running = AtomicU32::new(0);
+        let admitted = AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..5_000 {
+                        if let Some(slot) = enter(&table, 7) {
+                            admitted.fetch_add(1, Ordering::Relaxed);
+                            assert!(running.fetch_add(1, Ordering::SeqCst) < 2);
+                            running.fetch_sub(1, Ordering::SeqCst);
+                            drop(slot);
+                        }
+                    }
+                });
+            }
+        });
+        assert!(admitted.into_inner() > 0);
+        assert_eq!(table.tracked(), 0);
+    }
+
+    #[test]
+    fn slots_may_go_anywhere() {
+        fn anywhere<T: Send + Sync + 'static>() {}
+        anywhere::<Slot>();
+    }
+}

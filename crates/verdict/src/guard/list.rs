@@ -109,3 +109,99 @@ impl Guard for List {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ipnet::{Ipv4Net, Ipv6Net};
+    use proptest::prelude::*;
+
+    fn networks(lines: &[&str]) -> Networks {
+        Networks::new(&lines.iter().map(|l| l.parse().unwrap()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn holds_what_its_networks_hold() {
+        let list = networks(&[
+            "192.0.2.0/24",
+            "192.0.2.128/25",
+            "10.1.2.3/8",
+            "203.0.113.7/32",
+            "2001:db8::/32",
+            "255.255.255.255/32",
+        ]);
+        for inside in [
+            "192.0.2.0",
+            "192.0.2.255",
+            "10.0.0.0",
+            "10.255.255.255",
+            "203.0.113.7",
+            "2001:db8:ffff::1",
+            "255.255.255.255",
+        ] {
+            assert!(list.contains(inside.parse().unwrap()), "{inside}");
+        }
+        for outside in [
+            "192.0.1.255",
+            "192.0.3.0",
+            "11.0.0.0",
+            "203.0.113.6",
+            "203.0.113.8",
+            "2001:db9::",
+            "0.0.0.0",
+            "::",
+        ] {
+            assert!(!list.contains(outside.parse().unwrap()), "{outside}");
+        }
+    }
+
+    #[test]
+    fn mapped_addresses_and_networks_are_ipv4() {
+        let list = networks(&["192.0.2.0/24", "::ffff:198.51.100.0/120"]);
+        for inside in ["::ffff:192.0.2.9", "198.51.100.9", "::ffff:198.51.100.9"] {
+            assert!(list.contains(inside.parse().unwrap()), "{inside}");
+        }
+        let all_ipv6 = networks(&["::/0"]);
+        assert!(all_ipv6.contains("2001:db8::1".parse().unwrap()));
+        assert!(!all_ipv6.contains("192.0.2.9".parse().unwrap()));
+        assert!(!networks(&[]).contains("192.0.2.9".parse().unwrap()));
+    }
+
+    fn network() -> impl Strategy<Value = IpNet> {
+        // Few distinct bits, so that networks overlap and addresses hit.
+        prop_oneof![
+            (0_u32..256, 0_u8..=32).prop_map(|(bits, length)| {
+                Ipv4Net::new((bits << 24 | bits << 2).into(), length)
+                    .unwrap()
+                    .into()
+            }),
+            (0_u128..256, 0_u8..=128).prop_map(|(bits, length)| {
+                Ipv6Net::new((bits << 120 | bits << 2).into(), length)
+                    .unwrap()
+                    .into()
+            }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_asking_each_network(
+            networks in proptest::collection::vec(network(), 0..40),
+            addresses in proptest::collection::vec((network(), 0_u8..4), 1..40),
+        ) {
+            let list = Networks::new(&networks);
+            for (network, offset) in addresses {
+                let ip = match network {
+                    IpNet::V4(v4) => IpAddr::V4((u32::from(v4.addr()) + u32::from(offset)).into()),
+                    IpNet::V6(v6) => IpAddr::V6((u128::from(v6.addr()) + u128::from(offset)).into()),
+                };
+                // What `to_canonical` would move to the other family is a test of its own.
+                prop_assume!(ip.to_canonical() == ip);
+                prop_assert_eq!(
+                    list.contains(ip),
+                    networks.iter().any(|network| network.contains(&ip))
+                );
+            }
+        }
+    }
+}
