@@ -35,7 +35,9 @@ impl Expression {
     /// # Errors
     /// All that is wrong with the source, each with its place.
     pub fn compile(source: &str, _lists: &[Arc<str>]) -> Result<Self, Vec<ExpressionError>> {
-        Ok(Self { source: source.into() })
+        Ok(Self {
+            source: source.into(),
+        })
     }
 
     /// What was compiled.

@@ -140,10 +140,7 @@ impl Policy {
     /// The enforced `drop`, `deny` or `ban` of a list for an address, before anything else of the
     /// connection is known: what lets a listener refuse before TLS.
     #[must_use]
-    pub fn judge_address(
-        &self,
-        _client: std::net::IpAddr,
-    ) -> Option<crate::decision::Finding> {
+    pub fn judge_address(&self, _client: std::net::IpAddr) -> Option<crate::decision::Finding> {
         unimplemented!()
     }
 }

@@ -88,10 +88,7 @@ mod tests {
 
     #[test]
     fn mapped_addresses_are_ipv4() {
-        let mapped = Prefix::of(
-            "::ffff:192.0.2.7".parse().unwrap(),
-            PrefixLengths::NETWORK,
-        );
+        let mapped = Prefix::of("::ffff:192.0.2.7".parse().unwrap(), PrefixLengths::NETWORK);
         assert_eq!(mapped.to_string(), "192.0.2.0/24");
     }
 

@@ -1,0 +1,3 @@
+//! What happened, written once: a line in the access log and the metrics.
+
+pub mod metrics;
