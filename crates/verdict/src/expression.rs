@@ -1,6 +1,14 @@
 //! CEL conditions, parsed by the `cel` crate, checked at load and compiled to an evaluator of our own
 //! over [`Facts`]: no context, no allocation.
 
+mod check;
+mod evaluate;
+mod names;
+mod parse;
+mod program;
+mod scan;
+mod texts;
+
 use crate::facts::Facts;
 use std::sync::Arc;
 
@@ -14,6 +22,7 @@ pub trait Lists {
 #[derive(Clone, Debug)]
 pub struct Expression {
     source: Arc<str>,
+    program: Arc<program::Test>,
 }
 
 /// Why a condition can't be loaded, and where.
@@ -34,8 +43,13 @@ impl Expression {
     ///
     /// # Errors
     /// All that is wrong with the source, each with its place.
-    pub fn compile(source: &str, _lists: &[Arc<str>]) -> Result<Self, Vec<ExpressionError>> {
-        Ok(Self { source: source.into() })
+    pub fn compile(source: &str, lists: &[Arc<str>]) -> Result<Self, Vec<ExpressionError>> {
+        let parsed = parse::parse(source).map_err(|error| vec![error])?;
+        let program = check::check(&parsed, lists)?;
+        Ok(Self {
+            source: source.into(),
+            program: program.into(),
+        })
     }
 
     /// What was compiled.
@@ -48,7 +62,11 @@ impl Expression {
     ///
     /// # Errors
     /// When the facts lack what the condition looks at.
-    pub fn holds(&self, _facts: &Facts<'_>, _lists: &dyn Lists) -> Result<bool, EvaluationError> {
-        unimplemented!()
+    pub fn holds(&self, facts: &Facts<'_>, lists: &dyn Lists) -> Result<bool, EvaluationError> {
+        self.program.holds(&evaluate::Scope {
+            facts,
+            lists,
+            bound: Default::default(),
+        })
     }
 }
