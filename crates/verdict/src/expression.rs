@@ -1,5 +1,46 @@
-//! CEL conditions, parsed by the `cel` crate, checked at load and compiled to an evaluator of our own
-//! over [`Facts`]: no context, no allocation.
+//! Conditions in CEL, the Common Expression Language, compiled.
+//!
+//! [`Expression::compile`] parses with the `cel` crate, checks every name and type, and builds a
+//! program of our own; [`Expression::holds`] runs it over [`Facts`] without allocating. Whatever is
+//! not supported is refused at load, with its place, so a rule that loads is a rule that works.
+//!
+//! ```text
+//! source -> scan (bounds, places) -> parse (cel) -> check (names, types) -> program -> evaluate
+//! ```
+//!
+//! # What conditions are made of
+//!
+//! | type | where from |
+//! |---|---|
+//! | text | `request.{method,host,path,query}`, `client.ja4`, `user.id`, `route`, `tls.{version,sni,alpn}`, `"…"`, `'…'`, `r"…"`; literals joined by `+` |
+//! | number | `request.size`, `42`, `0x2a`, `size(x)`, `x.size()`, `client.ip.family()`, `+ - * / %` |
+//! | condition | `user.authenticated`, `true`, `false`, and all below |
+//! | address | `client.ip`, `ip("192.0.2.1")` |
+//! | network | `client.network`, `cidr("10.0.0.0/8")` |
+//! | list | `user.roles`, `list("name")`, `[…]` of literal texts, numbers or addresses |
+//! | map | `request.headers`: `request.headers["user-agent"]`, `request.headers.referer` |
+//!
+//! - Logic: `&&`, `||`, `!`, `a ? b : c`.
+//! - `==` and `!=` on two of a type; `<`, `<=`, `>`, `>=` on texts and numbers.
+//! - Texts: `startsWith`, `endsWith`, `contains`, `matches` (RE2 syntax, a literal pattern),
+//!   `lowerAscii()`.
+//! - `in`: a text in a literal list, `user.roles` or (as a literal) `request.headers`; a number in
+//!   a literal list; an address in a literal list or `list("name")`. `has(request.headers.referer)`.
+//! - Networks, as in Kubernetes: `containsIP(address)`, `containsCIDR(network)`.
+//! - Macros over `user.roles` or a literal list: `exists`, `all`, `exists_one`.
+//!
+//! # How it differs from CEL at large
+//!
+//! - Texts are bytes, since clients need not send UTF-8: order, patterns (`.` is one byte, `\w` is
+//!   ASCII) and `contains` go by bytes. `size()` counts code points.
+//! - Names of headers are lower-cased when the condition is compiled. Of a header that was sent
+//!   several times, the first value counts.
+//! - Not supported: `null`, bytes, doubles, unsigned numbers, maps, `map`, `filter`, conversions.
+//!
+//! # Failing
+//!
+//! Reading an absent header, dividing by zero and overflowing fail the evaluation. `false && …` and
+//! `true || …` hold their value whatever fails beside them, in either order, as CEL has it.
 
 mod check;
 mod evaluate;
@@ -70,3 +111,6 @@ impl Expression {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

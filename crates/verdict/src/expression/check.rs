@@ -186,7 +186,7 @@ impl<'a> Checker<'a> {
         } else {
             match names::nearest_variable(name) {
                 Some(nearest) => format!("; nearest is \"{nearest}\""),
-                None => "; known are request, client, user, route and tls".into(),
+                None => nothing_near(name),
             }
         };
         self.refuse(offset, format!("unknown variable \"{name}\"{hint}"))
@@ -263,6 +263,17 @@ impl<'a> Checker<'a> {
             return self.refuse_at(place, format!("\"{name}\" can't be the name of a header"));
         }
         Some(name.to_ascii_lowercase().into())
+    }
+}
+
+/// What there is, where nothing is like `name`.
+fn nothing_near(name: &str) -> String {
+    let root = name.split('.').next().unwrap_or_default();
+    let fields = names::fields_of(root);
+    if fields.is_empty() {
+        "; known are request, client, user, route and tls".into()
+    } else {
+        format!("; {root} has the fields {}", fields.join(", "))
     }
 }
 

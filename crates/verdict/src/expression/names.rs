@@ -99,7 +99,7 @@ pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> O
             let distance = strsim::damerau_levenshtein(&lower, &known.to_ascii_lowercase());
             (distance, known)
         })
-        .filter(|(distance, known)| *distance <= 1 + known.len() / 4)
+        .filter(|(distance, known)| *distance <= (known.len() / 3).clamp(1, 3))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, known)| known)
 }

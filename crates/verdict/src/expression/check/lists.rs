@@ -45,8 +45,6 @@ impl<'a> Checker<'a> {
                 }
             }
         }
-        texts.sort_unstable();
-        texts.dedup();
         Some(if !texts.is_empty() {
             Value::Texts(Texts::Literal(texts.into()))
         } else if !numbers.is_empty() {
@@ -61,7 +59,8 @@ impl<'a> Checker<'a> {
         let values = (self.value(item), self.value(list));
         let text = |expr: &IdedExpr| self.parsed.text_of(expr);
         let hint = match (values.0?, values.1?) {
-            (Value::Text(text), Value::Texts(Texts::Literal(list))) => {
+            (Value::Text(text), Value::Texts(Texts::Literal(mut list))) => {
+                list.sort_unstable();
                 return Some(Value::Test(Test::OneOfTexts(text, list)));
             }
             (Value::Text(text), Value::Texts(Texts::Roles)) => {
