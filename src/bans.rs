@@ -283,10 +283,10 @@ impl Bans {
     /// Takes over from a configuration: who is never banned (trusted proxies and lists that allow),
     /// and what counts as one client. Bans that hit the protected end. Where what counts as a client
     /// changes, all bans of clients end, since nobody is known by those prefixes any longer.
-    pub fn configure(&self, protected: Vec<IpNet>, clients: PrefixLengths, now: Nanos) {
+    pub fn configure(&self, protected: &[IpNet], clients: PrefixLengths, now: Nanos) {
         let _changing = self.changing.lock();
         let before = self.settings.swap(Arc::new(Settings {
-            protected: Protected::new(&protected),
+            protected: Protected::new(protected),
             clients,
         }));
         let settings = self.settings.load();

@@ -147,7 +147,7 @@ fn protected_networks_are_never_banned() {
     bans.ban(proxy, MINUTE, "x", at(0));
     bans.ban(client("10.200.0.1"), MINUTE, "x", at(0));
     let protected = ["10.1.0.0/16", "2001:db8:0:1::7/128", "::ffff:192.0.2.0/120"].map(net);
-    bans.configure(protected.to_vec(), PrefixLengths::CLIENT, at(1));
+    bans.configure(&protected, PrefixLengths::CLIENT, at(1));
     assert_eq!(bans.until(proxy, at(1)), None, "the ban ended");
     assert!(bans.until(client("10.200.0.1"), at(1)).is_some());
     for (address, hit) in [
@@ -244,7 +244,7 @@ fn another_prefix_for_clients_ends_their_bans_alone() {
     bans.add(net("198.51.100.0/24"), MINUTE, None, at(0))
         .unwrap();
     let wider = PrefixLengths { ipv4: 28, ipv6: 64 };
-    bans.configure(Vec::new(), wider, at(1));
+    bans.configure(&[], wider, at(1));
     let cut = |address: &str| Prefix::of(address.parse().unwrap(), wider);
     assert_eq!(bans.until(cut("203.0.113.7"), at(1)), None);
     assert_eq!(bans.until(cut("198.51.100.7"), at(1)), Some(at(60)));

@@ -210,14 +210,15 @@ impl<'a> Decision<'a> {
                 .filter(|(_, finding)| finding.mode == Mode::Shadow)
                 .max_by_key(|(at, finding)| (finding.action, std::cmp::Reverse(*at)))
         };
-        if decision.finding.is_none() && decision.action == Action::Allow {
-            if let Some((_, finding)) = hardest() {
-                let observed = match decision.observed {
-                    [_] => &[],
-                    all => all,
-                };
-                return Self::of(finding.action, finding.mode, Some(finding), observed);
-            }
+        if decision.finding.is_none()
+            && decision.action == Action::Allow
+            && let Some((_, finding)) = hardest()
+        {
+            let observed = match decision.observed {
+                [_] => &[],
+                all => all,
+            };
+            return Self::of(finding.action, finding.mode, Some(finding), observed);
         }
         Self::of(
             decision.action,

@@ -61,11 +61,11 @@ fn gather(shared: &Shared) {
 fn drain(shared: &Shared, spare: &mut Buffer, out: &mut Output) {
     for buffer in &shared.buffers {
         mem::swap(&mut *buffer.lock(), spare);
-        if spare.lines > 0 {
-            if let Err(error) = out.write(&spare.bytes) {
-                shared.dropped.inc_by(spare.lines);
-                out.complain(&error);
-            }
+        if spare.lines > 0
+            && let Err(error) = out.write(&spare.bytes)
+        {
+            shared.dropped.inc_by(spare.lines);
+            out.complain(&error);
         }
         spare.lines = 0;
         spare.bytes.clear();

@@ -93,15 +93,11 @@ impl<T> Names<T> {
         if let Some(handle) = self.0.load().get(name) {
             return Arc::clone(handle);
         }
-        let made = Arc::new(make());
-        let mut kept = Arc::clone(&made);
+        let new = Arc::new(make());
+        let mut kept = Arc::clone(&new);
         self.0.rcu(|names| {
             let mut names = HashMap::clone(names);
-            kept = Arc::clone(
-                names
-                    .entry(name.into())
-                    .or_insert_with(|| Arc::clone(&made)),
-            );
+            kept = Arc::clone(names.entry(name.into()).or_insert_with(|| Arc::clone(&new)));
             names
         });
         kept
