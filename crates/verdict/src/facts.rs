@@ -39,7 +39,8 @@ pub struct Client<'a> {
 pub struct Request<'a> {
     pub method: &'a str,
     pub host: &'a [u8],
-    /// Path without the query, as sent: percent-encoding is kept.
+    /// Path without the query, normalised: unreserved characters decoded, dot segments and doubled
+    /// slashes removed (RFC 3986, 6.2.2), so that no spelling of a path escapes a rule.
     pub path: &'a [u8],
     /// Query without `?`.
     pub query: &'a [u8],

@@ -1,0 +1,7 @@
+//! From YAML to types that can't be wrong, and back again when a file changes.
+//!
+//! [`model`] is what the rest of the program sees.
+
+pub mod model;
+
+pub use model::Config;

@@ -1,0 +1,366 @@
+//! The configuration as types that can't be wrong: every value here was checked at load, and every
+//! file that the YAML names was read. Nothing here knows of YAML.
+
+use arc_swap::ArcSwap;
+use http::{HeaderName, Method};
+use ipnet::IpNet;
+use jsonwebtoken::Algorithm;
+use rustls::sign::CertifiedKey;
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
+use verdict::{policy::PolicySpec, prefix::PrefixLengths};
+
+/// A whole configuration. A request sees one of these from start to end.
+#[derive(Debug)]
+pub struct Config {
+    /// The YAML file and every file it names, absolute: what the watcher watches.
+    pub files: Vec<PathBuf>,
+    pub listeners: Vec<Listener>,
+    pub admin: Option<Admin>,
+    pub clients: Clients,
+    pub connections: Connections,
+    pub identity: Identity,
+    pub upstreams: Vec<Upstream>,
+    pub routes: Vec<Route>,
+    /// Lists, rules and limits; its `routes` are in the order of [`Self::routes`].
+    pub policy: PolicySpec,
+    pub challenge: Challenge,
+    pub access_log: AccessLog,
+    pub shutdown: Shutdown,
+    /// The configuration as the admin API shows it: secrets masked, defaults filled in.
+    pub masked: serde_json::Value,
+}
+
+/// One address to listen on.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    pub address: SocketAddr,
+    pub kind: ListenerKind,
+    pub protocols: Protocols,
+    /// PROXY v1/v2 is required from trusted proxies and refused from anyone else.
+    pub proxy_protocol: bool,
+}
+
+impl Listener {
+    /// The label for metrics and logs: the address.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.address.to_string()
+    }
+}
+
+#[derive(Clone, Debug)]
+pub enum ListenerKind {
+    /// Terminates TLS and forwards.
+    Tls(Tls),
+    /// Forwards plaintext HTTP.
+    Plain,
+    /// Redirects everything to `https://` with 308.
+    Redirect,
+}
+
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// The first is served when no name matches the SNI.
+    pub certificates: Vec<Certificate>,
+    pub minimum_version: TlsVersion,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsVersion {
+    Tls12,
+    Tls13,
+}
+
+/// A certificate chain with its key, which were checked to fit each other.
+#[derive(Clone, Debug)]
+pub struct Certificate {
+    pub key: Arc<CertifiedKey>,
+    /// DNS names of the certificate, lower case; `*.example.com` is a wildcard.
+    pub names: Vec<String>,
+    /// Seconds since 1970 at which it expires.
+    pub not_after: i64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Protocols {
+    pub h2: bool,
+    pub http1: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct Admin {
+    pub address: SocketAddr,
+    /// What `authorization: Bearer` must carry for `/api/*`; `None`: the API is off.
+    pub token: Option<Secret>,
+}
+
+/// Bytes that never show in a log.
+#[derive(Clone)]
+pub struct Secret(Vec<u8>);
+
+impl Secret {
+    #[must_use]
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
+        Self(bytes.into())
+    }
+
+    /// The bytes themselves, to be used and not kept.
+    #[must_use]
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Constant-time comparison (the length alone may show).
+    #[must_use]
+    pub fn matches(&self, given: &[u8]) -> bool {
+        use subtle::ConstantTimeEq;
+        self.0.ct_eq(given).into()
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Clients {
+    pub trusted_proxies: Vec<IpNet>,
+    pub prefix: PrefixLengths,
+}
+
+/// Budgets of a client prefix, enforced before the TLS handshake.
+#[derive(Clone, Debug)]
+pub struct Connections {
+    /// Open connections of one client; `None`: no bound but `total`.
+    pub per_client: Option<NonZeroU32>,
+    /// New connections of one client.
+    pub rate_per_client: Option<Rate>,
+    /// Open connections of all clients.
+    pub total: NonZeroU32,
+    pub timeouts: ClientTimeouts,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rate {
+    pub amount: NonZeroU32,
+    pub period: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct ClientTimeouts {
+    pub handshake: Duration,
+    /// From the first byte of a request (or the end of the handshake) to complete headers.
+    pub headers: Duration,
+    /// Between requests of a connection.
+    pub idle: Duration,
+    /// Bytes a second that a request body must keep up.
+    pub body_minimum_rate: u64,
+    /// A request from first byte to last, WebSocket and other upgraded streams excepted.
+    pub request: Duration,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Identity {
+    pub api_keys: Option<ApiKeys>,
+    pub jwt: Option<Jwt>,
+}
+
+#[derive(Clone, Debug)]
+pub struct ApiKeys {
+    pub header: HeaderName,
+    pub keys: Vec<ApiKey>,
+}
+
+#[derive(Clone, Debug)]
+pub struct ApiKey {
+    /// SHA-256 of the key.
+    pub sha256: [u8; 32],
+    pub user: String,
+    pub roles: Vec<String>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Jwt {
+    pub issuer: String,
+    pub audience: String,
+    /// Never `none`; symmetric ones only when the JWKS is a local file.
+    pub algorithms: Vec<Algorithm>,
+    pub keys: JwksSource,
+    /// Claim that names the user, as a path of object keys.
+    pub user: Vec<String>,
+    /// Claim that lists the roles, as a path of object keys.
+    pub roles: Option<Vec<String>>,
+    /// Clock difference that `exp` and `nbf` forgive.
+    pub leeway: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub enum JwksSource {
+    File(jsonwebtoken::jwk::JwkSet),
+    /// Fetched in the background, refreshed, and refetched (rate-limited) on an unknown `kid`.
+    Url {
+        url: String,
+        refresh: Duration,
+    },
+}
+
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    pub name: Arc<str>,
+    pub endpoints: Endpoints,
+    pub balance: Balance,
+    pub protocol: UpstreamProtocol,
+    /// `None`: plaintext.
+    pub tls: Option<UpstreamTls>,
+    pub health_check: Option<HealthCheck>,
+    pub ejection: Ejection,
+    pub retries: Retries,
+    pub timeouts: UpstreamTimeouts,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoints {
+    /// Addresses, or names that are resolved in the background.
+    List(Vec<HostPort>),
+    /// Every A and AAAA address of the name.
+    Dns { target: HostPort, refresh: Duration },
+    /// Targets and ports of an SRV record.
+    Srv { name: String, refresh: Duration },
+}
+
+/// `host` is an IP address without brackets or a DNS name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HostPort {
+    pub host: String,
+    pub port: u16,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Balance {
+    RoundRobin,
+    LeastConnections,
+    /// Consistent, by client prefix.
+    Hash,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpstreamProtocol {
+    Http1,
+    /// h2 over TLS, h2c with prior knowledge in plaintext.
+    H2,
+}
+
+/// Verification is always on; there is no way to turn it off.
+#[derive(Clone, Debug)]
+pub struct UpstreamTls {
+    /// DER certificates that may sign the upstream's; `None`: the system's.
+    pub ca: Option<Vec<rustls::pki_types::CertificateDer<'static>>>,
+    /// Never empty (an empty one would turn pingora's verification off).
+    pub server_name: String,
+    /// Chain and key that Rempart shows to the upstream, PKCS#8 or SEC1 or PKCS#1 DER.
+    pub client: Option<Arc<ClientCertificate>>,
+}
+
+pub struct ClientCertificate {
+    pub chain: Vec<rustls::pki_types::CertificateDer<'static>>,
+    pub key: rustls::pki_types::PrivateKeyDer<'static>,
+}
+
+impl std::fmt::Debug for ClientCertificate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ClientCertificate({} in chain, ***)", self.chain.len())
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    pub path: String,
+    pub every: Duration,
+    pub timeout: Duration,
+    /// Good answers in a row until an endpoint takes requests again.
+    pub healthy: u32,
+    /// Bad answers in a row until it takes none.
+    pub unhealthy: u32,
+}
+
+/// Passive: an endpoint that fails real requests rests for a while.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ejection {
+    /// Failures in a row (refused, reset, timed out, 502, 503, 504); 0 turns it off.
+    pub failures: u32,
+    pub rest: Duration,
+    /// Share of the endpoints that may rest at once, 0 to 1.
+    pub maximum: f64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Retries {
+    /// Further tries after the first.
+    pub attempts: u32,
+    /// Share of recent requests that may be retries, 0 to 1.
+    pub budget: f64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UpstreamTimeouts {
+    pub connect: Duration,
+    /// To the response headers, and between two reads of a body.
+    pub response: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct Route {
+    pub name: Arc<str>,
+    pub host: HostMatch,
+    pub path: PathMatch,
+    /// Empty: any.
+    pub methods: Vec<Method>,
+    /// Index into [`Config::upstreams`].
+    pub upstream: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostMatch {
+    Any,
+    /// Lower case, no port.
+    Exact(String),
+    /// `*.example.com` as `.example.com`: one label or more in front.
+    Wildcard(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathMatch {
+    /// By whole segments: `/a` takes `/a` and `/a/b`, not `/ab`; `/` takes all.
+    Prefix(String),
+    Exact(String),
+}
+
+#[derive(Clone, Debug)]
+pub struct Challenge {
+    /// Signs challenges and clearances; `None`: a random one, of this process alone.
+    pub secret: Option<Secret>,
+    /// Name of the clearance cookie.
+    pub cookie: String,
+    /// How long a clearance lasts.
+    pub lifetime: Duration,
+    /// Mean hashes that a visitor computes.
+    pub effort: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessLog {
+    Off,
+    Stdout,
+    File(PathBuf),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Shutdown {
+    /// How long open requests may still take after SIGTERM.
+    pub grace: Duration,
+}
+
+/// The configuration in force, swapped whole.
+pub type Current = Arc<ArcSwap<Config>>;

@@ -1,0 +1,50 @@
+//! What is known of a connection once it stands: made by the listener, read by every later stage.
+//!
+//! It rides in pingora's `ProxyDigest.user_data` (h1 and h2 alike).
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicBool},
+};
+
+/// A client's connection, after PROXY protocol and TLS.
+#[derive(Debug)]
+pub struct Connection {
+    /// Label of the listener that accepted it.
+    pub listener: Arc<str>,
+    /// The address of the other end of the socket, or the one that a trusted PROXY header named.
+    pub peer: SocketAddr,
+    /// Where the connection was made to.
+    pub local: SocketAddr,
+    /// `None` in plaintext.
+    pub tls: Option<TlsInfo>,
+    /// Set to close the connection without a word as soon as the current request returns.
+    pub drop: AtomicBool,
+}
+
+/// What the handshake settled.
+#[derive(Clone, Debug, Default)]
+pub struct TlsInfo {
+    /// `1.2` or `1.3`.
+    pub version: &'static str,
+    /// Lower case; empty when the client sent none.
+    pub sni: String,
+    /// `h2` or `http/1.1`.
+    pub alpn: &'static str,
+    /// Empty until the fingerprint is taken.
+    pub ja4: String,
+}
+
+impl Connection {
+    /// The connection that a pingora session came in by; `None` for sessions that the listener did
+    /// not make.
+    #[must_use]
+    pub fn of(digest: Option<&pingora_core::protocols::Digest>) -> Option<&Arc<Self>> {
+        digest?
+            .proxy_digest
+            .as_ref()?
+            .user_data
+            .as_ref()?
+            .downcast_ref()
+    }
+}

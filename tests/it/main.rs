@@ -1,0 +1,1 @@
+//! The integration binary: the built `rempart` against real peers. A file a story.
