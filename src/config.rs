@@ -3,5 +3,7 @@
 //! [`model`] is what the rest of the program sees.
 
 pub mod model;
+pub mod problem;
 
 pub use model::Config;
+pub use problem::{Errors, Problem};
