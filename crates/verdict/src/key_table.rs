@@ -23,10 +23,11 @@ use std::{
 
 /// Entries a set.
 const WAYS: usize = 8;
-/// Locks a table, at most. A power of two.
+/// Locks a table, at most.
 const MOST_SHARDS: usize = 64;
-/// Keys a shard that are worth a lock of their own.
-const KEYS_PER_SHARD: usize = 4096;
+/// Keys a shard at least, if there is more than one: so many that the allocator asks the system for
+/// the shard's memory instead of clearing some that it has.
+const KEYS_PER_SHARD: usize = 8192;
 /// Sets that are looked at to count the live keys; smaller tables are counted exactly.
 const SAMPLE: usize = 8192;
 /// More keys than this are not set aside, whatever is asked for (7 GiB).
@@ -91,9 +92,7 @@ impl KeyTable {
 
     fn with_seed(max_keys: u32, seed: Seed) -> Self {
         let keys = usize::try_from(max_keys.clamp(1, MOST_KEYS)).unwrap_or(usize::MAX);
-        let shards = (keys / KEYS_PER_SHARD)
-            .next_power_of_two()
-            .clamp(1, MOST_SHARDS);
+        let shards = (keys / KEYS_PER_SHARD).clamp(1, MOST_SHARDS);
         // Three fifths full at the bound, and a little more room for the smallest tables, where
         // chance is coarse.
         let sets = (keys.saturating_mul(5) / 3 / WAYS + 8).div_ceil(shards);

@@ -63,6 +63,11 @@ pub struct LimitSpec {
     pub all: bool,
     /// Bound of the table behind it, in keys: a rate limit sets 27 bytes aside for each, and of that
     /// much memory only what keys have touched is used.
+    ///
+    /// A key is live while its bucket is not full. As long as no more keys than this are live, no
+    /// bucket is forgotten; under a flood of more, those go first that are nearest to full. With a
+    /// burst of 1 all are alike, so there the bound should exceed the new keys that may come in the
+    /// time a token takes.
     pub max_keys: u32,
 }
 
