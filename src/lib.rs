@@ -17,13 +17,23 @@
 //! [`proxy`] is where pingora calls the stages in turn; [`config`] is what they all read;
 //! [`server`] starts and stops everything.
 
+pub mod admin;
 pub mod bans;
 pub mod challenge;
 pub mod clock;
 pub mod config;
 pub mod connection;
+pub mod decide;
+pub mod demo;
+pub mod edge;
+pub mod exchange;
 pub mod forward;
+pub mod generation;
 pub mod identify;
 pub mod listener;
+pub mod logs;
+pub mod proxy;
 pub mod record;
 pub mod reply;
+pub mod report;
+pub mod server;
