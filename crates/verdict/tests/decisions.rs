@@ -1,5 +1,7 @@
 //! What operators write, and what follows for requests: stories told with facts and a time.
 
+#![allow(clippy::unwrap_used)] // Helpers of tests are no tests to clippy.
+
 use ipnet::IpNet;
 use std::{net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
 use verdict::{

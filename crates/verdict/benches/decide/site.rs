@@ -1,6 +1,8 @@
 //! The policy that deciding is measured with: 1,000 networks in lists, 10 limits on various keys, 20
 //! rules; and requests that pass all of them.
 
+#![allow(clippy::expect_used)] // Everything here is written below.
+
 use ipnet::IpNet;
 use std::{net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
 use verdict::{
