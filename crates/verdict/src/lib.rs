@@ -10,7 +10,8 @@
 //! - [`guard`] holds one file a kind of guard: each returns a finding and acts on nothing.
 //! - [`decision`] is the ladder of actions and the reason for the rung that was picked.
 //! - [`bucket`] and [`key_table`] count what attackers choose, within a bound.
-//! - [`expression`] compiles CEL; [`clearance`] and [`proof_of_work`] are the challenge's arithmetic.
+//! - [`expression`] compiles CEL; [`clearance`] and [`proof_of_work`] are the challenge's arithmetic,
+//!   under a [`seal`].
 //!
 //! Nothing here reads a clock, a socket or a file: time is an argument.
 
@@ -26,6 +27,7 @@ pub mod key_table;
 pub mod policy;
 pub mod prefix;
 pub mod proof_of_work;
+pub mod seal;
 
 /// Nanoseconds since an origin that the caller picks once and keeps (monotonic).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
