@@ -1,7 +1,9 @@
 //! What the tests of several modules need.
 
 use crate::config::model::Certificate;
-use rustls::{crypto::ring::sign::any_supported_type, pki_types::PrivateKeyDer, sign::CertifiedKey};
+use rustls::{
+    crypto::ring::sign::any_supported_type, pki_types::PrivateKeyDer, sign::CertifiedKey,
+};
 use std::sync::Arc;
 
 /// A self-signed certificate for these names.
@@ -18,3 +20,6 @@ pub fn certificate(names: &[&str]) -> Certificate {
         not_after: i64::MAX,
     }
 }
+
+pub mod client;
+pub mod edge;
