@@ -20,3 +20,6 @@ pub fn certificate(names: &[&str]) -> Certificate {
         not_after: i64::MAX,
     }
 }
+
+pub mod client;
+pub mod edge;
