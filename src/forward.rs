@@ -6,6 +6,7 @@
 //! done here.
 
 mod balance;
+pub mod body;
 pub mod endpoint;
 pub mod headers;
 pub mod host;
@@ -13,6 +14,8 @@ pub mod path;
 pub mod peer;
 pub mod retry;
 pub mod route;
+#[cfg(test)]
+mod testing;
 pub mod upstream;
 
 pub use endpoint::Outcome;
