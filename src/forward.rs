@@ -7,6 +7,7 @@
 
 mod balance;
 pub mod body;
+pub mod bulkhead;
 pub mod endpoint;
 pub mod headers;
 pub mod host;
