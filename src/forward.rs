@@ -6,6 +6,8 @@
 //! done here.
 
 mod balance;
+pub mod body;
+pub mod bulkhead;
 pub mod endpoint;
 pub mod headers;
 pub mod host;
@@ -14,6 +16,8 @@ pub mod peer;
 pub mod retry;
 pub mod route;
 pub mod target;
+#[cfg(test)]
+mod testing;
 pub mod upstream;
 
 pub use endpoint::Outcome;
