@@ -21,7 +21,7 @@ use tokio::time::{self, Interval};
 const HOME: &str = include_str!("home.html");
 /// How long `/slow` takes.
 const SLOW: Duration = Duration::from_millis(1500);
-const TICK: Duration = Duration::from_millis(500);
+const TICK: Duration = Duration::from_millis(200);
 const TICKS: u32 = 10;
 /// Bytes of a form that the sample app reads.
 const FORM_LIMIT: usize = 16 << 10;

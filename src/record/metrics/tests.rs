@@ -200,3 +200,107 @@ fn one_decision_in_sixteen_is_timed() {
     let sampled = (0..160).filter(|_| Metrics::decision_is_sampled()).count();
     assert_eq!(sampled, 10);
 }
+
+/// Metrics of which each family has at least one series.
+fn exercised() -> Metrics {
+    let metrics = Metrics::new();
+    metrics.read_from(Box::new(Tables));
+    let millisecond = Duration::from_millis(1);
+    metrics
+        .route("app")
+        .request(Action::Allow, 200, millisecond);
+    metrics.upstream("app").request(UpstreamResult::Ok);
+    metrics.decision(&finding("per-login", Mode::Enforce));
+    metrics.decision_took(Duration::from_nanos(300));
+    metrics.connection_opened("[::]:8443");
+    metrics.connection_refused("rate");
+    metrics.handshake("full");
+    metrics.challenge("proof_of_work", challenge_outcome::PASSED);
+    metrics.ban_placed("per-login");
+    metrics.reload(true, 1_700_000_000);
+    metrics
+}
+
+const ALERTS: &str = include_str!("../../../conf/alerts.yaml");
+const DASHBOARD: &str = include_str!("../../../conf/dashboard.json");
+const RUNBOOK: &str = include_str!("../../../docs/tasks/alerts.md");
+
+/// Words that are metric names of this process, by their beginning.
+fn names(text: &str) -> std::collections::BTreeSet<&str> {
+    text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_')
+        .filter(|word| word.starts_with("rempart_") || word.starts_with("process_"))
+        .collect()
+}
+
+#[test]
+fn alerts_and_dashboard_name_what_there_is_and_all_of_it() {
+    let text = exercised().render();
+    let exported: std::collections::BTreeSet<_> = text
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split(['{', ' ']).next())
+        .collect();
+    let dashboard: serde_json::Value = serde_json::from_str(DASHBOARD).unwrap();
+    let dashboard = dashboard.to_string();
+    let (alerts, dashboard) = (names(ALERTS), names(&dashboard));
+    assert!(alerts.len() > 10 && dashboard.len() > 20);
+    for used in alerts.union(&dashboard) {
+        assert!(exported.contains(used), "{used} does not exist");
+    }
+    for name in exported {
+        let part = ["_sum", "_count"].iter().any(|end| name.ends_with(end));
+        assert!(part || dashboard.contains(name), "{name} has no panel");
+    }
+}
+
+#[test]
+fn each_alert_has_its_runbook() {
+    let values = |key: &str| {
+        let lines = ALERTS.lines().filter_map(move |line| {
+            let (before, value) = line.split_once(key)?;
+            before.trim().is_empty().then_some(value.trim())
+        });
+        lines.collect::<Vec<_>>()
+    };
+    let runbooks = values("runbook:");
+    assert!(runbooks.len() > 10);
+    assert_eq!(runbooks.len(), values("- alert:").len());
+    for runbook in runbooks {
+        let heading = runbook.strip_prefix("docs/tasks/alerts.md#").unwrap();
+        let found = RUNBOOK
+            .lines()
+            .filter_map(|line| line.strip_prefix("## "))
+            .any(|line| line.to_lowercase() == heading);
+        assert!(found, "{runbook}");
+    }
+}
+
+/// Runs promtool (of the package `prometheus`), which must have nothing to say.
+fn promtool(arguments: &[&str], input: &str) {
+    use std::{
+        io::Write,
+        process::{Command, Stdio},
+    };
+    let mut child = Command::new("promtool")
+        .args(arguments)
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/conf"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool is installed (Debian: prometheus)");
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(input.as_bytes()).unwrap();
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {errors}");
+    assert_eq!(errors, "", "{arguments:?}");
+}
+
+#[test]
+fn promtool_agrees() {
+    promtool(&["check", "metrics"], &exercised().render());
+    promtool(&["check", "rules", "alerts.yaml"], "");
+    promtool(&["test", "rules", "alerts.test.yaml"], "");
+}
