@@ -6,6 +6,7 @@
 //!
 //! - [`facts`] is what is known of a request; [`prefix`] is what counts as one client.
 //! - [`policy`] is what the operator wrote, already free of mistakes; it owns the guards.
+//! - [`engine`] asks them in order and weighs what they found.
 //! - [`guard`] holds one file a kind of guard: each returns a finding and acts on nothing.
 //! - [`decision`] is the ladder of actions and the reason for the rung that was picked.
 //! - [`bucket`] and [`key_table`] count what attackers choose, within a bound.
@@ -16,9 +17,11 @@
 pub mod bucket;
 pub mod clearance;
 pub mod decision;
+pub mod engine;
 pub mod expression;
 pub mod facts;
 pub mod guard;
+mod key;
 pub mod key_table;
 pub mod policy;
 pub mod prefix;
