@@ -47,7 +47,10 @@ fn forwards_plaintext_where_a_listener_has_no_certificate() {
 fn speaks_tls_1_2_and_1_3_and_nothing_older() {
     let upstream = Nginx::start();
     let edge = edge(&upstream);
-    for version in [["--tlsv1.2", "--tls-max", "1.2"], ["--tlsv1.3", "--tls-max", "1.3"]] {
+    for version in [
+        ["--tlsv1.2", "--tls-max", "1.2"],
+        ["--tlsv1.3", "--tls-max", "1.3"],
+    ] {
         assert_eq!(edge.get("/").with(&version).status(), 200, "{version:?}");
     }
     // Security level 0 makes this curl offer 1.1 at all: the refusal is the server's.
@@ -57,7 +60,11 @@ fn speaks_tls_1_2_and_1_3_and_nothing_older() {
         .with(&["--ciphers", "DEFAULT@SECLEVEL=0"])
         .send();
     assert_eq!(old.status, 0);
-    assert!(old.error.contains("alert protocol version"), "{}", old.error);
+    assert!(
+        old.error.contains("alert protocol version"),
+        "{}",
+        old.error
+    );
 }
 
 #[test]
@@ -191,7 +198,10 @@ fn believes_forwarded_addresses_of_trusted_proxies_only_and_from_the_right() {
             .header("x-forwarded-for", forwarded)
             .answer();
         let id = answer.header("x-request-id").unwrap().to_owned();
-        edge.logged(&id)["client"]["ip"].as_str().unwrap().to_owned()
+        edge.logged(&id)["client"]["ip"]
+            .as_str()
+            .unwrap()
+            .to_owned()
     };
     assert_eq!(client("127.0.0.100", "203.0.113.9"), "203.0.113.9");
     // What the client wrote itself stands on the left, and counts for nothing.
@@ -227,7 +237,11 @@ fn answers_404_where_no_route_matches() {
     assert_eq!(api.header("content-type"), Some("application/problem+json"));
     assert_eq!(api.json()["status"], 404);
     let page = edge.get("/nowhere").as_browser().answer();
-    assert!(page.header("content-type").unwrap().starts_with("text/html"));
+    assert!(
+        page.header("content-type")
+            .unwrap()
+            .starts_with("text/html")
+    );
 }
 
 #[test]
@@ -266,7 +280,8 @@ fn serves_an_nginx_behind_tls_of_its_own() {
     let yaml = format!(
         "{}upstreams:\n  app:\n    endpoints: [{}]\n    tls: {{ ca: tls/ca.pem, server_name: app.internal, certificate: tls/edge.pem, private_key: tls/edge.key }}\n\
          routes: [{{ name: app, path: /, upstream: app }}]\n",
-        crate::harness::edge::HEAD, upstream.address
+        crate::harness::edge::HEAD,
+        upstream.address
     );
     let edge = Edge::in_folder(folder, &yaml);
     let answer = edge.get("/").answer();

@@ -108,14 +108,20 @@ fn edge(gate: &Gate, limit: &str) -> Edge {
 fn a_full_bulkhead_queues_some_and_refuses_the_rest() {
     let gate = Gate::new();
     let edge = edge(&gate, "key: [route], concurrent: 2, queue: 2, wait: 20s");
-    let mut sent: Vec<_> = (1..=2).map(|n| gate.send(&edge, &format!("127.0.0.{n}"), "/held")).collect();
+    let mut sent: Vec<_> = (1..=2)
+        .map(|n| gate.send(&edge, &format!("127.0.0.{n}"), "/held"))
+        .collect();
     gate.wait_for_held(2);
     // Two may wait; which of the next four they are is their own affair.
     sent.extend((3..=6).map(|n| gate.send(&edge, &format!("127.0.0.{n}"), "/held")));
     wait_until("two refusals", 15, || {
         sent.iter().filter(|thread| thread.is_finished()).count() == 2
     });
-    assert_eq!(gate.seen(), 2, "those that wait have not reached the upstream");
+    assert_eq!(
+        gate.seen(),
+        2,
+        "those that wait have not reached the upstream"
+    );
     // Other routes are untouched: that is what a bulkhead is for.
     assert_eq!(edge.get("/else").status(), 200);
     gate.open();
@@ -147,7 +153,9 @@ fn a_body_that_never_comes_holds_no_slot() {
         .map(|n| {
             let mut stream = edge.connect(&format!("127.0.1.{n}"));
             stream
-                .write_all(b"POST /held HTTP/1.1\r\nhost: app.example.com\r\ncontent-length: 1000\r\n\r\n")
+                .write_all(
+                    b"POST /held HTTP/1.1\r\nhost: app.example.com\r\ncontent-length: 1000\r\n\r\n",
+                )
                 .unwrap();
             stream.flush().unwrap();
             stream
@@ -180,7 +188,9 @@ fn a_client_that_left_still_holds_its_slot_while_the_upstream_works() {
     }
     assert_eq!(gate.seen(), 1);
     gate.open();
-    wait_until("the slot given back", 20, || edge.get("/held").send().status == 200);
+    wait_until("the slot given back", 20, || {
+        edge.get("/held").send().status == 200
+    });
 }
 
 #[test]

@@ -30,8 +30,16 @@ fn programs_are_told_and_browsers_are_shown() {
     let browser = edge.get("/page").as_browser().answer();
     assert_eq!(browser.status, 403);
     assert_eq!(browser.header("rempart-action"), Some("challenge"));
-    assert!(browser.header("content-type").unwrap().starts_with("text/html"));
-    assert!(browser.text().contains("<noscript"), "a word for those without scripts");
+    assert!(
+        browser
+            .header("content-type")
+            .unwrap()
+            .starts_with("text/html")
+    );
+    assert!(
+        browser.text().contains("<noscript"),
+        "a word for those without scripts"
+    );
     let cache = browser.header("cache-control").unwrap_or_default();
     assert!(cache.contains("no-store"), "{cache}");
     assert!(upstream.requests().is_empty());
@@ -65,6 +73,14 @@ fn a_browser_solves_it_and_sees_the_page() {
             .env("CHROMIUM", "/usr/bin/chromium"),
     );
     assert!(said.contains("hello"), "{said}");
-    assert!(upstream.requests().iter().any(|line| line.contains("/page")));
-    assert!(edge.metric("rempart_challenges_total", &[]) >= 2.0, "issued and solved");
+    assert!(
+        upstream
+            .requests()
+            .iter()
+            .any(|line| line.contains("/page"))
+    );
+    assert!(
+        edge.metric("rempart_challenges_total", &[]) >= 2.0,
+        "issued and solved"
+    );
 }

@@ -35,7 +35,11 @@ fn site(endpoints: &[SocketAddr], options: &str) -> String {
 
 #[test]
 fn takes_turns() {
-    let upstreams = [Upstream::named("a"), Upstream::named("b"), Upstream::named("c")];
+    let upstreams = [
+        Upstream::named("a"),
+        Upstream::named("b"),
+        Upstream::named("c"),
+    ];
     let edge = edge(&upstreams.each_ref().map(|u| u.address), "");
     let mut counts = HashMap::new();
     for _ in 0..12 {
@@ -47,8 +51,15 @@ fn takes_turns() {
 
 #[test]
 fn hash_keeps_a_client_where_it_was() {
-    let upstreams = [Upstream::named("a"), Upstream::named("b"), Upstream::named("c")];
-    let edge = edge(&upstreams.each_ref().map(|u| u.address), "    balance: hash\n");
+    let upstreams = [
+        Upstream::named("a"),
+        Upstream::named("b"),
+        Upstream::named("c"),
+    ];
+    let edge = edge(
+        &upstreams.each_ref().map(|u| u.address),
+        "    balance: hash\n",
+    );
     let mut used = HashMap::new();
     for client in 1..=12 {
         let source = format!("127.0.2.{client}");
@@ -66,7 +77,12 @@ fn an_endpoint_dies_and_returns() {
         &[stays.address, goes.address],
         "    health_check: { path: /healthz, every: 200ms, timeout: 150ms, healthy: 1, unhealthy: 1 }\n",
     );
-    let healthy = || edge.metric("rempart_upstream_endpoints", &[("upstream", "app"), ("state", "healthy")]);
+    let healthy = || {
+        edge.metric(
+            "rempart_upstream_endpoints",
+            &[("upstream", "app"), ("state", "healthy")],
+        )
+    };
     wait_until("both healthy", 10, || healthy() > 1.5);
     let address = goes.stop();
     // Not one visitor notices: retries cover the time until the check has seen it.
@@ -96,7 +112,11 @@ fn without_any_endpoint_says_when_to_come_back() {
     assert!(answer.header("x-request-id").is_some());
     let page = edge.get("/").as_browser().answer();
     assert_eq!(page.status, 503);
-    assert!(page.header("content-type").unwrap().starts_with("text/html"));
+    assert!(
+        page.header("content-type")
+            .unwrap()
+            .starts_with("text/html")
+    );
     let line = edge.logged(answer.header("x-request-id").unwrap());
     assert_eq!(line["response"]["status"], 503);
     assert!(line["error"]["code"].is_string(), "{line}");
@@ -107,8 +127,16 @@ fn a_refused_connection_is_502() {
     let edge = edge(&[nginx::free_address()], "    ejection: { failures: 0 }\n");
     let answer = edge.get("/").answer();
     assert_eq!(answer.status, 502);
-    assert_eq!(answer.header("content-type"), Some("application/problem+json"));
-    assert!(edge.metric("rempart_upstream_requests_total", &[("upstream", "app"), ("result", "connect_failed")]) >= 1.0);
+    assert_eq!(
+        answer.header("content-type"),
+        Some("application/problem+json")
+    );
+    assert!(
+        edge.metric(
+            "rempart_upstream_requests_total",
+            &[("upstream", "app"), ("result", "connect_failed")]
+        ) >= 1.0
+    );
 }
 
 #[test]
@@ -119,7 +147,10 @@ fn an_upstream_that_does_not_answer_is_504() {
         let _ = stream.read_to_end(&mut rest);
         Ok(false)
     });
-    let edge = edge(&[upstream.address], "    timeouts: { response: 300ms }\n    retries: { attempts: 0 }\n");
+    let edge = edge(
+        &[upstream.address],
+        "    timeouts: { response: 300ms }\n    retries: { attempts: 0 }\n",
+    );
     let answer = edge.get("/").answer();
     assert_eq!(answer.status, 504);
     assert_eq!(upstream.seen().len(), 1);
@@ -171,7 +202,10 @@ fn speaks_tls_to_upstreams_and_verifies_them() {
     });
     folder.certificate("edge", &["edge.internal"]);
     let yaml = |tls: &str| {
-        format!("{HEAD}{}", site(&[upstream.address], &format!("    tls: {{ {tls} }}\n")))
+        format!(
+            "{HEAD}{}",
+            site(&[upstream.address], &format!("    tls: {{ {tls} }}\n"))
+        )
     };
     let good = "ca: tls/ca.pem, server_name: app.internal, certificate: tls/edge.pem, private_key: tls/edge.key";
     let edge = Edge::in_folder(folder, &yaml(good));
@@ -221,7 +255,12 @@ fn passes_grpc_with_its_trailers() {
             .arg(format!("app.example.com:{}", edge.tls().port()))
             .arg(edge.ca()),
     );
-    for expected in ["unary ok", "server stream ok", "bidirectional ok", "error ok"] {
+    for expected in [
+        "unary ok",
+        "server stream ok",
+        "bidirectional ok",
+        "error ok",
+    ] {
         assert!(said.contains(expected), "{said}");
     }
 }
@@ -282,7 +321,9 @@ fn streams_answers_as_they_come() {
     });
     let edge = edge(&[upstream.address], "");
     let mut stream = edge.connect("127.0.0.1");
-    stream.write_all(b"GET / HTTP/1.1\r\nhost: app.example.com\r\n\r\n").unwrap();
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nhost: app.example.com\r\n\r\n")
+        .unwrap();
     stream.flush().unwrap();
     let head = raw::read_head(&mut stream).unwrap();
     assert_eq!(head.status, 200);
@@ -325,7 +366,9 @@ fn streams_requests_as_they_come() {
         .write_all(b"POST / HTTP/1.1\r\nhost: app.example.com\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n")
         .unwrap();
     stream.flush().unwrap();
-    wait_until("the first chunk upstream", 10, || got.load(Ordering::SeqCst) == 1);
+    wait_until("the first chunk upstream", 10, || {
+        got.load(Ordering::SeqCst) == 1
+    });
     let answer = raw::exchange(&mut stream, b"4\r\nlast\r\n0\r\n\r\n").unwrap();
     assert_eq!(answer.status, 200);
 }
@@ -350,7 +393,11 @@ fn carries_large_bodies_both_ways() {
     for version in ["--http1.1", "--http2"] {
         let down = edge.get("/big").with(&[version]).answer();
         assert_eq!(down.status, 200, "{version}");
-        assert!(down.body == expected, "{version}: {} bytes", down.body.len());
+        assert!(
+            down.body == expected,
+            "{version}: {} bytes",
+            down.body.len()
+        );
         let up = edge.get("/echo").with(&[version]).data(&upload).answer();
         assert_eq!(up.text(), expected.len().to_string(), "{version}");
     }

@@ -1,6 +1,9 @@
 //! Who asks: API keys and tokens; and that a bad one makes nobody of anyone.
 
-use crate::harness::{Edge, Nginx, edge::{Folder, HEAD}};
+use crate::harness::{
+    Edge, Nginx,
+    edge::{Folder, HEAD},
+};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use ring::digest::{SHA256, digest};
@@ -19,7 +22,11 @@ pub fn write_api_keys(folder: &Folder, keys: &[(&str, &str)]) {
             write!(hex, "{byte:02x}").unwrap();
             hex
         });
-        writeln!(yaml, "- {{ user: {user}, hash: \"sha256:{hex}\", roles: [member] }}").unwrap();
+        writeln!(
+            yaml,
+            "- {{ user: {user}, hash: \"sha256:{hex}\", roles: [member] }}"
+        )
+        .unwrap();
     }
     folder.write("secrets/api-keys.yaml", &yaml);
 }
@@ -74,7 +81,10 @@ fn edge(upstream: &Nginx) -> Edge {
 fn an_api_key_names_its_user() {
     let upstream = Nginx::start();
     let edge = edge(&upstream);
-    let answer = edge.get("/members").header("x-api-key", "alice-key").answer();
+    let answer = edge
+        .get("/members")
+        .header("x-api-key", "alice-key")
+        .answer();
     assert_eq!(answer.status, 200);
     let seen = answer.json();
     assert_eq!(seen["x_rempart_user"], "alice");
@@ -101,7 +111,10 @@ fn a_token_names_its_user_and_roles() {
     let mut several = claims();
     several["aud"] = json!(["another", "app"]);
     let bearer = format!("Bearer {}", sign(&header(), &several, SECRET));
-    assert_eq!(edge.get("/edit").header("authorization", &bearer).status(), 200);
+    assert_eq!(
+        edge.get("/edit").header("authorization", &bearer).status(),
+        200
+    );
 }
 
 #[test]
@@ -127,13 +140,31 @@ fn a_bad_credential_is_nobody_and_still_served_as_such() {
     let cases = [
         ("expired", with(&|c| c["exp"] = json!(now() - 3600))),
         ("not yet", with(&|c| c["nbf"] = json!(now() + 3600))),
-        ("another issuer", with(&|c| c["iss"] = json!("https://evil.example"))),
+        (
+            "another issuer",
+            with(&|c| c["iss"] = json!("https://evil.example")),
+        ),
         ("another audience", with(&|c| c["aud"] = json!("other"))),
-        ("no expiry", with(&|c| { c.as_object_mut().unwrap().remove("exp"); })),
-        ("user of a wrong type", with(&|c| c["sub"] = json!({"a": 1}))),
+        (
+            "no expiry",
+            with(&|c| {
+                c.as_object_mut().unwrap().remove("exp");
+            }),
+        ),
+        (
+            "user of a wrong type",
+            with(&|c| c["sub"] = json!({"a": 1})),
+        ),
         ("alg none", unsigned),
         ("no signature", format!("{body}.")),
-        ("another key", sign(&header(), &claims(), b"another secret that is as long as needed")),
+        (
+            "another key",
+            sign(
+                &header(),
+                &claims(),
+                b"another secret that is as long as needed",
+            ),
+        ),
         ("an unknown key", sign(&unknown, &claims(), SECRET)),
         ("an algorithm not allowed", sign(&other, &claims(), SECRET)),
         ("garbage", "not.a.token".into()),
@@ -142,7 +173,10 @@ fn a_bad_credential_is_nobody_and_still_served_as_such() {
     ];
     for (what, token) in cases {
         let bearer = format!("Bearer {token}");
-        let denied = edge.get("/members").header("authorization", &bearer).answer();
+        let denied = edge
+            .get("/members")
+            .header("authorization", &bearer)
+            .answer();
         assert_eq!(denied.status, 403, "{what} opened the door");
         let open = edge.get("/").header("authorization", &bearer).answer();
         assert_eq!(open.status, 200, "{what}");
@@ -158,11 +192,18 @@ fn a_bad_credential_is_nobody_and_still_served_as_such() {
 fn a_key_that_is_taken_away_opens_nothing_after_the_reload() {
     let upstream = Nginx::start();
     let edge = edge(&upstream);
-    let ask = || edge.get("/members").header("x-api-key", "alice-key").status();
+    let ask = || {
+        edge.get("/members")
+            .header("x-api-key", "alice-key")
+            .status()
+    };
     assert_eq!(ask(), 200);
     let before = edge.reloads();
     write_api_keys(&edge.folder, &[("new-key", "alice")]);
     edge.wait_for_reload_after(before);
     assert_eq!(ask(), 403);
-    assert_eq!(edge.get("/members").header("x-api-key", "new-key").status(), 200);
+    assert_eq!(
+        edge.get("/members").header("x-api-key", "new-key").status(),
+        200
+    );
 }

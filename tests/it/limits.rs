@@ -15,8 +15,9 @@ fn start(policy: &str) -> (Nginx, Edge) {
 
 #[test]
 fn a_client_over_its_limit_waits_the_time_it_was_told() {
-    let (_upstream, edge) =
-        start("limits: { per-ip: { key: [client.ip], rate: 1/s, burst: 2, over: throttle, all: true } }");
+    let (_upstream, edge) = start(
+        "limits: { per-ip: { key: [client.ip], rate: 1/s, burst: 2, over: throttle, all: true } }",
+    );
     let ask = |source: &str| edge.get("/").from(source).answer();
     let mut refused = None;
     for _ in 0..10 {
@@ -53,7 +54,12 @@ fn a_client_over_its_limit_waits_the_time_it_was_told() {
     assert!(
         edge.metric(
             "rempart_decisions_total",
-            &[("source", "limit"), ("name", "per-ip"), ("action", "throttle"), ("mode", "enforce")]
+            &[
+                ("source", "limit"),
+                ("name", "per-ip"),
+                ("action", "throttle"),
+                ("mode", "enforce")
+            ]
         ) >= 1.0
     );
     assert!(edge.metric("rempart_requests_total", &[("status", "429")]) >= 1.0);
@@ -66,7 +72,11 @@ fn the_refusal_of_a_browser_is_a_page() {
         start("rules: [{ name: no, when: 'request.path == \"/secret\"', then: deny }]");
     let page = edge.get("/secret").as_browser().answer();
     assert_eq!(page.status, 403);
-    assert!(page.header("content-type").unwrap().starts_with("text/html"));
+    assert!(
+        page.header("content-type")
+            .unwrap()
+            .starts_with("text/html")
+    );
     let id = page.header("x-request-id").unwrap();
     assert!(page.text().contains(id), "the page shows the id to quote");
 }
@@ -85,7 +95,8 @@ fn users_have_limits_of_their_own_wherever_they_come_from() {
         upstream.address
     );
     let edge = Edge::in_folder(folder, &yaml);
-    let ask = |source: &str, key: &str| edge.get("/").from(source).header("x-api-key", key).status();
+    let ask =
+        |source: &str, key: &str| edge.get("/").from(source).header("x-api-key", key).status();
     let alice: Vec<u16> = (2..10)
         .map(|n| ask(&format!("127.0.0.{n}"), "alice-key"))
         .collect();
@@ -101,7 +112,7 @@ fn users_have_limits_of_their_own_wherever_they_come_from() {
 #[test]
 fn a_banned_client_is_not_even_shaken_hands_with() {
     let (_upstream, edge) = start(
-        "limits:\n  logins: { key: [client.ip, route], rate: 1/m, burst: 2, over: { ban: 10m } }\n"
+        "limits:\n  logins: { key: [client.ip, route], rate: 1/m, burst: 2, over: { ban: 10m } }\n",
     );
     // A limit without `all` bites where a route names it.
     assert_eq!(edge.get("/login").from("127.0.0.4").status(), 200);
@@ -151,12 +162,20 @@ fn shadow_rules_are_counted_and_do_not_bite() {
         ("rule", "probes", "deny"),
         ("list", "strangers", "drop"),
     ] {
-        let labels = [("source", source), ("name", name), ("action", action), ("mode", "shadow")];
+        let labels = [
+            ("source", source),
+            ("name", name),
+            ("action", action),
+            ("mode", "shadow"),
+        ];
         wait_until(&format!("{name} in shadow"), 5, || {
             edge.metric("rempart_decisions_total", &labels) >= 1.0
         });
     }
-    let enforced = edge.metric("rempart_decisions_total", &[("mode", "enforce"), ("name", "tight")]);
+    let enforced = edge.metric(
+        "rempart_decisions_total",
+        &[("mode", "enforce"), ("name", "tight")],
+    );
     assert!(enforced < 0.5, "{enforced}");
 }
 
@@ -176,7 +195,10 @@ fn rules_see_the_request() {
     assert_eq!(edge.get("/wp-admin").from("127.0.0.50").status(), 200);
     assert_eq!(edge.get("/").method("DELETE").status(), 403);
     assert_eq!(edge.get("/").header("user-agent", "BadBot/1").status(), 403);
-    assert_eq!(edge.get("/modern").with(&["--tls-max", "1.2"]).status(), 403);
+    assert_eq!(
+        edge.get("/modern").with(&["--tls-max", "1.2"]).status(),
+        403
+    );
     assert_eq!(edge.get("/modern").with(&["--tlsv1.3"]).status(), 200);
     let denied = edge.get("/wp-admin").answer();
     let line = edge.logged(denied.header("x-request-id").unwrap());
@@ -188,8 +210,7 @@ fn rules_see_the_request() {
 
 #[test]
 fn listed_networks_are_dropped_without_a_word() {
-    let (upstream, edge) =
-        start("lists: { blocked: { networks: [127.0.0.66/32], then: drop } }\n");
+    let (upstream, edge) = start("lists: { blocked: { networks: [127.0.0.66/32], then: drop } }\n");
     assert_eq!(edge.get("/").from("127.0.0.66").send().status, 0);
     assert_eq!(edge.get("/").from("127.0.0.67").status(), 200);
     assert_eq!(upstream.requests().len(), 1);
@@ -203,11 +224,19 @@ fn many_connections_of_one_client_are_refused_and_others_still_come_in() {
         open.push(edge.connect("127.0.0.9"));
     }
     let fifth = raw::connect("127.0.0.9", edge.tls()).and_then(|tcp| {
-        raw::tls(tcp, "app.example.com", &edge.folder.authority, &[b"http/1.1"])
+        raw::tls(
+            tcp,
+            "app.example.com",
+            &edge.folder.authority,
+            &[b"http/1.1"],
+        )
     });
     assert!(fifth.is_err());
     assert!(
-        edge.metric("rempart_connections_refused_total", &[("reason", "per_client")]) >= 1.0
+        edge.metric(
+            "rempart_connections_refused_total",
+            &[("reason", "per_client")]
+        ) >= 1.0
     );
     assert_eq!(edge.get("/").from("127.0.0.10").status(), 200);
     // One that leaves makes room.
@@ -240,7 +269,9 @@ fn concurrent_requests_of_one_client_have_a_bound() {
          limits: {{ in-flight: {{ key: [client.ip], concurrent: 2, over: throttle, all: true }} }}\n",
         upstream.address()
     ));
-    let held: Vec<_> = (0..2).map(|_| upstream.send(&edge, "127.0.0.2", "/held")).collect();
+    let held: Vec<_> = (0..2)
+        .map(|_| upstream.send(&edge, "127.0.0.2", "/held"))
+        .collect();
     upstream.wait_for_held(2);
     let refused = edge.get("/held").from("127.0.0.2").answer();
     assert_eq!(refused.status, 429);

@@ -10,7 +10,10 @@ use std::process::Command;
 /// An edge that takes k6's word for its clients, as the scripts' README asks.
 fn edge(upstream: &Nginx) -> Edge {
     let folder = Folder::new();
-    crate::identity::write_api_keys(&folder, &[("greedy-key", "greedy"), ("polite-key", "polite")]);
+    crate::identity::write_api_keys(
+        &folder,
+        &[("greedy-key", "greedy"), ("polite-key", "polite")],
+    );
     let yaml = format!(
         "{HEAD}clients: {{ trusted_proxies: [127.0.0.0/8] }}\n\
          connections: {{ per_client: off, rate_per_client: off }}\n\
@@ -43,7 +46,11 @@ fn normal_load_is_served() {
     let edge = edge(&upstream);
     let environment = [("DURATION", "4s"), ("RATE", "40"), ("P95_MS", "3000")];
     tools::succeed(&mut k6(&edge, "normal.js", &environment));
-    assert!(upstream.requests().len() >= 150, "{}", upstream.requests().len());
+    assert!(
+        upstream.requests().len() >= 150,
+        "{}",
+        upstream.requests().len()
+    );
 }
 
 #[test]

@@ -42,7 +42,9 @@ fn v2(source: Ipv4Addr) -> Vec<u8> {
 fn forwarded_for(upstream: &Upstream) -> String {
     let seen = upstream.seen();
     let last = seen.last().expect("a request");
-    last.header("x-forwarded-for").unwrap_or_default().to_owned()
+    last.header("x-forwarded-for")
+        .unwrap_or_default()
+        .to_owned()
 }
 
 #[test]
@@ -52,8 +54,13 @@ fn both_versions_name_the_client() {
     for header in [v1("203.0.113.7"), v2(Ipv4Addr::new(203, 0, 113, 7))] {
         let mut tcp = raw::connect("127.0.0.1", edge.tls()).unwrap();
         tcp.write_all(&header).unwrap();
-        let mut tls =
-            raw::tls(tcp, "app.example.com", &edge.folder.authority, &[b"http/1.1"]).unwrap();
+        let mut tls = raw::tls(
+            tcp,
+            "app.example.com",
+            &edge.folder.authority,
+            &[b"http/1.1"],
+        )
+        .unwrap();
         assert_eq!(raw::exchange(&mut tls, GET).unwrap().status, 200);
         assert_eq!(forwarded_for(&upstream), "203.0.113.7");
     }
@@ -79,7 +86,10 @@ fn the_named_client_is_the_one_that_is_judged() {
 fn local_connections_of_the_proxy_itself_are_the_proxys() {
     let upstream = Upstream::named("app");
     let edge = edge(&upstream);
-    for header in [b"PROXY UNKNOWN\r\n".to_vec(), b"\r\n\r\n\0\r\nQUIT\n\x20\x00\0\0".to_vec()] {
+    for header in [
+        b"PROXY UNKNOWN\r\n".to_vec(),
+        b"\r\n\r\n\0\r\nQUIT\n\x20\x00\0\0".to_vec(),
+    ] {
         let mut tcp = raw::connect("127.0.0.1", edge.plain()).unwrap();
         tcp.write_all(&header).unwrap();
         assert_eq!(raw::exchange(&mut tcp, GET).unwrap().status, 200);
@@ -91,14 +101,35 @@ fn local_connections_of_the_proxy_itself_are_the_proxys() {
 fn nobody_else_may_send_one_and_trusted_peers_must() {
     let upstream = Upstream::named("app");
     let edge = edge(&upstream);
-    let refused = || edge.metric("rempart_connections_refused_total", &[("reason", "proxy_header")]);
+    let refused = || {
+        edge.metric(
+            "rempart_connections_refused_total",
+            &[("reason", "proxy_header")],
+        )
+    };
     let cases: [(&str, &str, Vec<u8>); 6] = [
         ("a stranger's header", "127.0.0.2", v1("203.0.113.7")),
         ("none from a trusted peer", "127.0.0.1", Vec::new()),
-        ("a broken one", "127.0.0.1", b"PROXY TCP4 203.0.113.7\r\n".to_vec()),
-        ("bad addresses", "127.0.0.1", b"PROXY TCP4 1.2.3.4.5 1.1.1.1 1 2\r\n".to_vec()),
-        ("one that never ends", "127.0.0.1", [b"PROXY TCP4 ".as_slice(), &[b'1'; 400]].concat()),
-        ("a v2 length beyond reason", "127.0.0.1", b"\r\n\r\n\0\r\nQUIT\n\x21\x11\xff\xff".to_vec()),
+        (
+            "a broken one",
+            "127.0.0.1",
+            b"PROXY TCP4 203.0.113.7\r\n".to_vec(),
+        ),
+        (
+            "bad addresses",
+            "127.0.0.1",
+            b"PROXY TCP4 1.2.3.4.5 1.1.1.1 1 2\r\n".to_vec(),
+        ),
+        (
+            "one that never ends",
+            "127.0.0.1",
+            [b"PROXY TCP4 ".as_slice(), &[b'1'; 400]].concat(),
+        ),
+        (
+            "a v2 length beyond reason",
+            "127.0.0.1",
+            b"\r\n\r\n\0\r\nQUIT\n\x21\x11\xff\xff".to_vec(),
+        ),
     ];
     for (what, source, header) in cases {
         let before = refused();

@@ -59,7 +59,9 @@ fn a_bad_file_changes_nothing_and_is_told_of() {
 fn counters_survive() {
     let upstream = Upstream::named("app");
     let limit = |burst: u32| {
-        format!("limits: {{ per-ip: {{ key: [client.ip], rate: 1/m, burst: {burst}, over: throttle, all: true }} }}\n")
+        format!(
+            "limits: {{ per-ip: {{ key: [client.ip], rate: 1/m, burst: {burst}, over: throttle, all: true }} }}\n"
+        )
     };
     let edge = Edge::start(&site(&upstream, &limit(2)));
     for _ in 0..4 {
@@ -67,7 +69,11 @@ fn counters_survive() {
     }
     assert_eq!(edge.get("/").status(), 429);
     edge.reload(&site(&upstream, &format!("{}{DENY}", limit(2))));
-    assert_eq!(edge.get("/no").from("127.0.0.9").status(), 403, "it is in force");
+    assert_eq!(
+        edge.get("/no").from("127.0.0.9").status(),
+        403,
+        "it is in force"
+    );
     assert_eq!(edge.get("/").status(), 429, "a reload forgives nothing");
     assert!(edge.metric("rempart_requests_total", &[("status", "429")]) >= 2.0);
 }
@@ -79,12 +85,18 @@ fn lists_reload_alone() {
     folder.write("lists/blocked.txt", "# nobody yet\n");
     let yaml = format!(
         "{HEAD}{}",
-        site(&upstream, "lists: { blocked: { file: lists/blocked.txt, then: deny } }\n")
+        site(
+            &upstream,
+            "lists: { blocked: { file: lists/blocked.txt, then: deny } }\n"
+        )
     );
     let edge = Edge::in_folder(folder, &yaml);
     assert_eq!(edge.get("/").status(), 200);
-    edge.folder.write("lists/blocked.txt", "127.0.0.0/8 # everyone\n");
-    wait_until("the list in force", 15, || edge.get("/").send().status != 200);
+    edge.folder
+        .write("lists/blocked.txt", "127.0.0.0/8 # everyone\n");
+    wait_until("the list in force", 15, || {
+        edge.get("/").send().status != 200
+    });
     let before = edge.metric("rempart_config_reloads_total", &[("result", "failure")]);
     edge.folder.write("lists/blocked.txt", "127.0.0.0/99\n");
     wait_until("the refusal", 15, || {
@@ -108,9 +120,14 @@ fn certificates_reload_without_a_dropped_connection() {
     let get = b"GET / HTTP/1.1\r\nhost: app.example.com\r\n\r\n";
     assert_eq!(raw::exchange(&mut open, get).unwrap().status, 200);
     let old = certificate(&edge);
-    edge.folder.certificate("app", &["app.example.com", "localhost", "127.0.0.1"]);
+    edge.folder
+        .certificate("app", &["app.example.com", "localhost", "127.0.0.1"]);
     wait_until("the new certificate", 15, || certificate(&edge) != old);
-    assert_eq!(raw::exchange(&mut open, get).unwrap().status, 200, "still open");
+    assert_eq!(
+        raw::exchange(&mut open, get).unwrap().status,
+        200,
+        "still open"
+    );
 
     // A key that does not fit is refused; the certificate in force stays.
     let good = certificate(&edge);
@@ -147,7 +164,11 @@ fn a_config_map_that_kubernetes_swaps_is_seen() {
     let tls = HEAD
         .replace("tls/", "../tls/")
         .replace("secrets/", "../secrets/");
-    config_map(&mount, "2026_01_01", &format!("{tls}{}", site(&upstream, "")));
+    config_map(
+        &mount,
+        "2026_01_01",
+        &format!("{tls}{}", site(&upstream, "")),
+    );
     let edge = Edge::run(folder, &mount.join("rempart.yaml"));
     assert_eq!(edge.get("/no").status(), 200);
     for (version, more, status) in [("2026_01_02", DENY, 403), ("2026_01_03", "", 200)] {
@@ -178,15 +199,26 @@ fn not_one_request_fails_while_everything_changes() {
     while k6.ended().is_none() {
         reloads += 1;
         match reloads % 3 {
-            0 => edge.folder.certificate("app", &["app.example.com", "localhost", "127.0.0.1"]),
+            0 => edge
+                .folder
+                .certificate("app", &["app.example.com", "localhost", "127.0.0.1"]),
             1 => edge.signal("HUP"),
             _ => edge.reload(&yaml(if reloads % 2 == 0 { DENY } else { "" })),
         }
         std::thread::sleep(std::time::Duration::from_millis(200));
     }
     let status = k6.wait(30);
-    assert!(status.success(), "{}\n{}", k6.stdout().join("\n"), k6.stderr().join("\n"));
+    assert!(
+        status.success(),
+        "{}\n{}",
+        k6.stdout().join("\n"),
+        k6.stderr().join("\n")
+    );
     assert!(reloads >= 5, "{reloads} reloads");
-    assert!(upstream.requests().len() > 100, "{}", upstream.requests().len());
+    assert!(
+        upstream.requests().len() > 100,
+        "{}",
+        upstream.requests().len()
+    );
     assert!(edge.metric("rempart_config_reloads_total", &[("result", "success")]) >= 5.0);
 }

@@ -31,7 +31,9 @@ fn open_requests_are_finished() {
     gate.wait_for_held(1);
     edge.signal("TERM");
     let address = edge.tls();
-    wait_until("the listener closed", 10, || TcpStream::connect(address).is_err());
+    wait_until("the listener closed", 10, || {
+        TcpStream::connect(address).is_err()
+    });
     assert!(edge.process().ended().is_none(), "a request is still open");
     gate.open();
     assert_eq!(held.join().unwrap(), 200);
@@ -45,7 +47,11 @@ fn an_idle_edge_leaves_at_once() {
     let mut edge = edge(upstream.address, "20s");
     // An idle keep-alive connection is no reason to stay.
     let mut idle = edge.connect("127.0.0.1");
-    raw::exchange(&mut idle, b"GET / HTTP/1.1\r\nhost: app.example.com\r\n\r\n").unwrap();
+    raw::exchange(
+        &mut idle,
+        b"GET / HTTP/1.1\r\nhost: app.example.com\r\n\r\n",
+    )
+    .unwrap();
     let began = Instant::now();
     edge.signal("TERM");
     assert!(edge.process().wait(15).success());
@@ -127,7 +133,9 @@ fn readiness_ends_before_the_end() {
     let held = gate.send(&edge, "127.0.0.1", "/held");
     gate.wait_for_held(1);
     edge.signal("TERM");
-    wait_until("not ready", 10, || edge.admin_get("/readyz").send().status != 200);
+    wait_until("not ready", 10, || {
+        edge.admin_get("/readyz").send().status != 200
+    });
     gate.open();
     held.join().unwrap();
 }

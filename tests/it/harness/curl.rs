@@ -117,7 +117,14 @@ impl Curl {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| -> PathBuf { folder.path().join(name) };
         let output = Command::new("curl")
-            .args(["--silent", "--show-error", "--max-time", "30", "--noproxy", "*"])
+            .args([
+                "--silent",
+                "--show-error",
+                "--max-time",
+                "30",
+                "--noproxy",
+                "*",
+            ])
             .arg("--output")
             .arg(path("body"))
             .arg("--dump-header")
@@ -132,11 +139,7 @@ impl Curl {
         let raw = std::fs::read(path("headers")).unwrap_or_default();
         let raw = String::from_utf8_lossy(&raw).into_owned();
         // After redirects or 100-continue there are several blocks: the last is the answer's.
-        let block = raw
-            .trim_end()
-            .rsplit("\r\n\r\n")
-            .next()
-            .unwrap_or_default();
+        let block = raw.trim_end().rsplit("\r\n\r\n").next().unwrap_or_default();
         let headers = block
             .lines()
             .skip(1)

@@ -119,7 +119,11 @@ impl Edge {
                     process.stderr().join("\n")
                 );
             }
-            let bound: Vec<_> = process.stderr().iter().filter_map(|l| listening(l)).collect();
+            let bound: Vec<_> = process
+                .stderr()
+                .iter()
+                .filter_map(|l| listening(l))
+                .collect();
             (bound.len() >= expected).then_some(bound)
         });
         let mut listeners = Vec::new();

@@ -55,12 +55,7 @@ impl Nginx {
         Self::try_at(address, "", "", SITE).expect("nginx at the address it had")
     }
 
-    fn try_at(
-        address: SocketAddr,
-        listen: &str,
-        server: &str,
-        locations: &str,
-    ) -> Option<Self> {
+    fn try_at(address: SocketAddr, listen: &str, server: &str, locations: &str) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path();
         // Workers of nginx as root change to another user, who must reach the files.
@@ -167,5 +162,9 @@ pub fn free_address() -> SocketAddr {
 fn program() -> &'static Path {
     // Debian keeps it where a user's PATH doesn't look.
     let sbin = Path::new("/usr/sbin/nginx");
-    if sbin.exists() { sbin } else { Path::new("nginx") }
+    if sbin.exists() {
+        sbin
+    } else {
+        Path::new("nginx")
+    }
 }

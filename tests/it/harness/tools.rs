@@ -1,8 +1,8 @@
 //! Programs that `make test` installs. One that is missing is a failure, never a skipped test.
 
-use super::{file, process::Process};
+use super::file;
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Output},
 };
 
@@ -35,7 +35,11 @@ pub fn run(command: &mut Command) -> Output {
 pub fn succeed(command: &mut Command) -> String {
     let output = run(command);
     let said = said(&output);
-    assert!(output.status.success(), "{command:?}: {}\n{said}", output.status);
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{said}",
+        output.status
+    );
     said
 }
 
@@ -53,11 +57,6 @@ pub fn k6(script: &str, environment: &[(&str, &str)]) -> Command {
     command
 }
 
-/// A k6 run that goes on while the test does something to the edge.
-pub fn k6_in_background(script: &str, environment: &[(&str, &str)]) -> Process {
-    Process::start(&mut k6(script, environment))
-}
-
 /// A Python script beside the tests, in the tests' own environment.
 pub fn python(script: &str) -> Command {
     let mut command = Command::new(venv("python"));
@@ -70,9 +69,4 @@ pub fn promtool(arguments: &[&str]) -> Command {
     let mut command = Command::new("promtool");
     command.args(arguments);
     command
-}
-
-/// `openssl`, for keys in forms that rcgen does not write.
-pub fn openssl(arguments: &[&str], folder: &Path) -> String {
-    succeed(Command::new("openssl").args(arguments).current_dir(folder))
 }
