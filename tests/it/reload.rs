@@ -44,7 +44,7 @@ fn a_bad_file_changes_nothing_and_is_told_of() {
     edge.reload("upstreams: { app: { endpoints: [nonsense] } }\nroutess: []\nlimits: { a: { rate: 5/x } }\n");
     assert_eq!(edge.get("/").status(), 200);
     assert_eq!(edge.get("/no").status(), 403);
-    assert!(edge.metric("rempart_config_reloads_total", &[("result", "failure")]) >= 1.0);
+    assert!(edge.metric("rempart_config_reloads_total", &[("result", "refused")]) >= 1.0);
     // Every mistake is named, with its place.
     let log = edge.log();
     for mistake in ["nonsense", "routess", "5/x", "rempart.yaml:"] {
@@ -97,10 +97,10 @@ fn lists_reload_alone() {
     wait_until("the list in force", 15, || {
         edge.get("/").send().status != 200
     });
-    let before = edge.metric("rempart_config_reloads_total", &[("result", "failure")]);
+    let before = edge.metric("rempart_config_reloads_total", &[("result", "refused")]);
     edge.folder.write("lists/blocked.txt", "127.0.0.0/99\n");
     wait_until("the refusal", 15, || {
-        edge.metric("rempart_config_reloads_total", &[("result", "failure")]) > before
+        edge.metric("rempart_config_reloads_total", &[("result", "refused")]) > before
     });
     assert!(edge.log().contains("blocked.txt:1"), "{}", edge.log());
     assert_ne!(edge.get("/").send().status, 200);
@@ -131,11 +131,11 @@ fn certificates_reload_without_a_dropped_connection() {
 
     // A key that does not fit is refused; the certificate in force stays.
     let good = certificate(&edge);
-    let before = edge.metric("rempart_config_reloads_total", &[("result", "failure")]);
+    let before = edge.metric("rempart_config_reloads_total", &[("result", "refused")]);
     let stranger = edge.folder.authority.pair(&["app.example.com"]);
     edge.folder.write("tls/app.key", &stranger.key_pem);
     wait_until("the refusal", 15, || {
-        edge.metric("rempart_config_reloads_total", &[("result", "failure")]) > before
+        edge.metric("rempart_config_reloads_total", &[("result", "refused")]) > before
     });
     assert_eq!(certificate(&edge), good);
 }
@@ -220,5 +220,5 @@ fn not_one_request_fails_while_everything_changes() {
         "{}",
         upstream.requests().len()
     );
-    assert!(edge.metric("rempart_config_reloads_total", &[("result", "success")]) >= 5.0);
+    assert!(edge.metric("rempart_config_reloads_total", &[("result", "taken")]) >= 5.0);
 }
