@@ -17,11 +17,13 @@
 //! [`proxy`] is where pingora calls the stages in turn; [`config`] is what they all read;
 //! [`server`] starts and stops everything.
 
+pub mod admin;
 pub mod bans;
 pub mod challenge;
 pub mod clock;
 pub mod config;
 pub mod connection;
+pub mod demo;
 pub mod forward;
 pub mod identify;
 pub mod listener;

@@ -5,6 +5,7 @@
 
 pub mod access_log;
 pub mod metrics;
+pub mod timestamp;
 
 use crate::config::model;
 use access_log::{AccessLog, Server};

@@ -1,7 +1,7 @@
 //! API keys: who holds the key whose hash the configuration knows.
 //!
-//! Only SHA-256 hashes are kept. Keys are random (the operator makes them with `rempart`'s
-//! documentation at hand), so a fast hash is enough: there is nothing to guess.
+//! Only SHA-256 hashes are kept. Keys are long and random, so a fast hash is enough: there is
+//! nothing to guess.
 
 use super::{CredentialError, User};
 use crate::config::model;

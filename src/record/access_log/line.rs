@@ -4,10 +4,9 @@
 //! both. Text from a client is made valid UTF-8 (what isn't becomes U+FFFD) and cut at a bound,
 //! marked by a final `…`.
 
-use super::super::Record;
+use crate::record::{Outcome, Record, timestamp::Timestamp};
 use serde::{Serialize, Serializer};
-use std::{net::SocketAddr, time::SystemTime};
-use time::OffsetDateTime;
+use std::net::SocketAddr;
 use verdict::{
     decision::{Action, Finding, Mode},
     prefix::Prefix,
@@ -48,7 +47,7 @@ pub(super) fn write(
 
 #[derive(Serialize)]
 struct Line<'a> {
-    time: Time,
+    time: Timestamp,
     request_id: &'a str,
     client: Client<'a>,
     #[serde(skip_serializing_if = "User::is_empty")]
@@ -154,7 +153,7 @@ struct Error<'a> {
 impl<'a> Line<'a> {
     fn new(record: &Record<'a>, server: &'a Server) -> Self {
         Self {
-            time: Time(record.time),
+            time: Timestamp(record.time),
             request_id: record.request_id,
             client: Client {
                 ip: record.client.ip,
@@ -203,7 +202,7 @@ impl<'a> Line<'a> {
 impl<'a> Decision<'a> {
     /// Shows what was done and the finding that made it so. Where nothing bit but something in the
     /// shadow would have, that one is shown as if it bit, with its mode.
-    fn new(decision: super::super::Outcome<'a>) -> Self {
+    fn new(decision: Outcome<'a>) -> Self {
         let hardest = || {
             let shadows = decision.observed.iter().enumerate();
             shadows
@@ -251,33 +250,6 @@ fn observed<S: Serializer>(findings: &[Finding], to: S) -> Result<S::Ok, S::Erro
             .iter()
             .map(|finding| Decision::of(finding.action, finding.mode, Some(finding), &[])),
     )
-}
-
-/// RFC 3339 in UTC, with milliseconds.
-struct Time(SystemTime);
-
-impl Serialize for Time {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let mut text = *b"0000-00-00T00:00:00.000Z";
-        let at = OffsetDateTime::from(self.0);
-        let year = u32::try_from(at.year()).unwrap_or(0);
-        let fields = [
-            (0, 4, year),
-            (5, 2, u8::from(at.month()).into()),
-            (8, 2, at.day().into()),
-            (11, 2, at.hour().into()),
-            (14, 2, at.minute().into()),
-            (17, 2, at.second().into()),
-            (20, 3, at.millisecond().into()),
-        ];
-        for (start, digits, mut value) in fields {
-            for digit in text.iter_mut().skip(start).take(digits).rev() {
-                *digit = b'0' + u8::try_from(value % 10).unwrap_or(0);
-                value /= 10;
-            }
-        }
-        to.serialize_str(std::str::from_utf8(&text).unwrap_or_default())
-    }
 }
 
 /// Bytes from outside as text: cut to a bound, and valid.

@@ -1,0 +1,1 @@
+//! Says when a file of the configuration has changed.
