@@ -13,6 +13,7 @@ pub mod path;
 pub mod peer;
 pub mod retry;
 pub mod route;
+pub mod target;
 pub mod upstream;
 
 pub use endpoint::Outcome;

@@ -173,9 +173,7 @@ impl Arrival {
                 let judged = match (settings.proxy_protocol, trusted) {
                     (true, false) => Err("proxy_header"),
                     (_, true) => Ok(()),
-                    (false, false) => {
-                        judge(self.from.ip(), &config, &self.shared, &mut place)
-                    }
+                    (false, false) => judge(self.from.ip(), &config, &self.shared, &mut place),
                 };
                 judged.map(|()| place)
             }
@@ -201,9 +199,7 @@ impl Arrival {
         let _ = self.tcp.set_nodelay(true);
         let proxy = Arc::clone(proxy);
         let shutdown = shutdown.clone();
-        tokio::spawn(serve(
-            self.tcp, self.from, settings, alive, proxy, shutdown,
-        ));
+        tokio::spawn(serve(self.tcp, self.from, settings, alive, proxy, shutdown));
     }
 }
 

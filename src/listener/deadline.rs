@@ -142,10 +142,14 @@ mod tests {
                 Poll::Ready(())
             })
             .await;
-            std::future::poll_fn(|cx| alarm.poll(begin + wanted * SECOND, Instant::now(), cx)).await;
+            std::future::poll_fn(|cx| alarm.poll(begin + wanted * SECOND, Instant::now(), cx))
+                .await;
             let waited = begin.elapsed();
             assert!(waited >= wanted * SECOND, "{armed} {wanted}: {waited:?}");
-            assert!(waited < (wanted + 1) * SECOND, "{armed} {wanted}: {waited:?}");
+            assert!(
+                waited < (wanted + 1) * SECOND,
+                "{armed} {wanted}: {waited:?}"
+            );
         }
         assert!(start.elapsed() >= 28 * SECOND);
     }

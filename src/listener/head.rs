@@ -139,13 +139,22 @@ mod tests {
         let cases: &[(&str, Result<Body, u16>)] = &[
             ("GET / HTTP/1.1\r\nhost: a\r\n\r\n", Ok(Body::None)),
             ("GET / HTTP/1.0\r\n\r\n", Ok(Body::None)),
-            ("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 12\r\n\r\n", Ok(Body::Length(12))),
-            ("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n", Ok(Body::None)),
+            (
+                "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 12\r\n\r\n",
+                Ok(Body::Length(12)),
+            ),
+            (
+                "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n",
+                Ok(Body::None),
+            ),
             (
                 "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\nContent-Length: 3\r\n\r\n",
                 Ok(Body::Length(3)),
             ),
-            ("POST / HTTP/1.1\r\nhost: a\r\nTransfer-Encoding: Chunked\r\n\r\n", Ok(Body::Chunked)),
+            (
+                "POST / HTTP/1.1\r\nhost: a\r\nTransfer-Encoding: Chunked\r\n\r\n",
+                Ok(Body::Chunked),
+            ),
             // Refused
             ("GET / HTTP/1.1\r\n\r\n", Err(400)),
             ("GET / HTTP/1.1\r\nhost: a\r\nHost: b\r\n\r\n", Err(400)),
@@ -156,17 +165,38 @@ mod tests {
             ("\x16\x03\x01\r\n\r\n", Err(400)),
             ("GET / HTTP/1.1\r\nhost: a\r\n folded: b\r\n\r\n", Err(400)),
             ("GET / HTTP/1.1\r\nhost : a\r\n\r\n", Err(400)),
-            ("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\ncontent-length: 4\r\n\r\n", Err(400)),
-            ("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: +3\r\n\r\n", Err(400)),
-            ("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3, 3\r\n\r\n", Err(400)),
-            ("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 99999999999999999999\r\n\r\n", Err(400)),
+            (
+                "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\ncontent-length: 4\r\n\r\n",
+                Err(400),
+            ),
+            (
+                "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: +3\r\n\r\n",
+                Err(400),
+            ),
+            (
+                "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3, 3\r\n\r\n",
+                Err(400),
+            ),
+            (
+                "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 99999999999999999999\r\n\r\n",
+                Err(400),
+            ),
             (
                 "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n",
                 Err(400),
             ),
-            ("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: gzip, chunked\r\n\r\n", Err(400)),
-            ("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: xchunked\r\n\r\n", Err(400)),
-            ("POST / HTTP/1.0\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n", Err(400)),
+            (
+                "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: gzip, chunked\r\n\r\n",
+                Err(400),
+            ),
+            (
+                "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: xchunked\r\n\r\n",
+                Err(400),
+            ),
+            (
+                "POST / HTTP/1.0\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n",
+                Err(400),
+            ),
         ];
         for (head, expected) in cases {
             assert_eq!(
@@ -175,7 +205,10 @@ mod tests {
                 "{head:?}"
             );
         }
-        let many = format!("GET / HTTP/1.1\r\nhost: a\r\n{}\r\n", "x: y\r\n".repeat(HEADERS));
+        let many = format!(
+            "GET / HTTP/1.1\r\nhost: a\r\n{}\r\n",
+            "x: y\r\n".repeat(HEADERS)
+        );
         assert_eq!(framing(many.as_bytes()).unwrap_err().as_u16(), 431);
     }
 

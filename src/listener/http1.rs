@@ -13,11 +13,7 @@ use super::{
 };
 use crate::config::model::ClientTimeouts;
 use http::StatusCode;
-use pingora_core::{
-    apps::HttpServerApp,
-    protocols::http::ServerSession,
-    server::ShutdownWatch,
-};
+use pingora_core::{apps::HttpServerApp, protocols::http::ServerSession, server::ShutdownWatch};
 use pingora_proxy::{HttpProxy, ProxyHttp};
 use std::{
     future::{Future, poll_fn},

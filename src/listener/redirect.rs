@@ -122,7 +122,10 @@ fn host_name(host: &str) -> Option<&str> {
         let (address, rest) = rest.split_once(']')?;
         address.parse::<Ipv6Addr>().ok()?;
         let name = host.get(..address.len().saturating_add(2))?;
-        (name, rest.strip_prefix(':').or(rest.is_empty().then_some("")))
+        (
+            name,
+            rest.strip_prefix(':').or(rest.is_empty().then_some("")),
+        )
     } else {
         let (name, port) = host.split_once(':').unwrap_or((host, ""));
         let labels = name.strip_suffix('.').unwrap_or(name).split('.');
@@ -156,14 +159,30 @@ mod tests {
     fn requests_go_to_the_same_place_on_https() {
         for (target, host, expected) in [
             ("/", "example.com", "https://example.com:8443/"),
-            ("/a/b?c=d", "example.com:8080", "https://example.com:8443/a/b?c=d"),
+            (
+                "/a/b?c=d",
+                "example.com:8080",
+                "https://example.com:8443/a/b?c=d",
+            ),
             ("/", "192.0.2.1", "https://192.0.2.1:8443/"),
             ("/", "[2001:db8::1]:80", "https://[2001:db8::1]:8443/"),
-            ("http://other.test/x", "example.com", "https://example.com:8443/x"),
-            ("//evil.test/", "example.com", "https://example.com:8443//evil.test/"),
+            (
+                "http://other.test/x",
+                "example.com",
+                "https://example.com:8443/x",
+            ),
+            (
+                "//evil.test/",
+                "example.com",
+                "https://example.com:8443//evil.test/",
+            ),
             ("/a\"b", "example.com", "https://example.com:8443/a%22b"),
         ] {
-            assert_eq!(redirected(target, host).as_deref(), Ok(expected), "{target} {host}");
+            assert_eq!(
+                redirected(target, host).as_deref(),
+                Ok(expected),
+                "{target} {host}"
+            );
         }
         let https = location(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n", 443);
         assert_eq!(https.unwrap(), "https://a/");

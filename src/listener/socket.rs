@@ -84,6 +84,11 @@ mod tests {
     #[test]
     fn an_address_of_someone_else_is_an_error_that_names_it() {
         let error = bind("192.0.2.1:1".parse().unwrap(), 1).unwrap_err();
-        assert!(error.to_string().starts_with("can't listen on 192.0.2.1:1: "), "{error}");
+        assert!(
+            error
+                .to_string()
+                .starts_with("can't listen on 192.0.2.1:1: "),
+            "{error}"
+        );
     }
 }

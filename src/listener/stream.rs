@@ -235,7 +235,11 @@ impl ClientStream {
         }
     }
 
-    fn poll_transport_write(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_transport_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let result = match &mut self.transport {
             Transport::Plain(tcp) => Pin::new(tcp).poll_write(cx, data),
             Transport::Tls(tls) => Pin::new(tls.as_mut()).poll_write(cx, data),
@@ -244,7 +248,11 @@ impl ClientStream {
     }
 
     /// Watches that a write that waits is not stuck for ever.
-    fn watch_write<T>(&mut self, result: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+    fn watch_write<T>(
+        &mut self,
+        result: Poll<io::Result<T>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
         if result.is_ready() {
             self.write_waiting_since = None;
             return result;

@@ -1,7 +1,9 @@
 //! What the tests of several modules need.
 
 use crate::config::model::Certificate;
-use rustls::{crypto::ring::sign::any_supported_type, pki_types::PrivateKeyDer, sign::CertifiedKey};
+use rustls::{
+    crypto::ring::sign::any_supported_type, pki_types::PrivateKeyDer, sign::CertifiedKey,
+};
 use std::sync::Arc;
 
 /// A self-signed certificate for these names.
