@@ -1,6 +1,8 @@
 //! Gathers the facts of a request, asks `verdict`, and carries out what it says. The only place
 //! that acts on a decision: guards find, this acts, `record` writes.
 
+pub mod bulkheads;
+
 use crate::{
     clock,
     edge::Edge,

@@ -4,7 +4,7 @@
 
 use crate::{
     connection::Connection,
-    forward::{Picked, Tries},
+    forward::{Picked, Tries, body::ReadAhead, bulkhead::Permit},
     generation::Generation,
     identify::{CredentialError, User},
 };
@@ -31,6 +31,10 @@ pub struct Exchange {
     /// Index of the route that matched.
     pub route: Option<usize>,
     pub decision: Option<Decision>,
+    /// Slots of bulkheads, held until the upstream has answered.
+    pub permits: Vec<Permit>,
+    /// What was read of the body before the request was sent on.
+    pub read_ahead: ReadAhead,
     pub tries: Tries,
     pub attempt: Option<Attempt>,
     /// When the first try began; what the record calls the upstream's time.

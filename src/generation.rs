@@ -3,11 +3,12 @@
 
 use crate::{
     config::Config,
-    forward::{Router, Upstreams, peer::BadPeer},
+    forward::{Router, Upstreams, bulkhead::Bulkheads, peer::BadPeer},
     identify::{Identifier, TrustedProxies},
     record::metrics::{Metrics, NO_ROUTE, RouteMetrics, UpstreamMetrics},
 };
 use std::sync::Arc;
+use tokio::runtime::Handle;
 use verdict::policy::Policy;
 
 /// One configuration, ready to serve.
@@ -19,6 +20,7 @@ pub struct Generation {
     pub identifier: Arc<Identifier>,
     pub policy: Policy,
     pub upstreams: Arc<Upstreams>,
+    pub bulkheads: Bulkheads,
     /// In the order of the routes.
     routes: Vec<Arc<RouteMetrics>>,
     no_route: Arc<RouteMetrics>,
@@ -27,7 +29,7 @@ pub struct Generation {
 }
 
 impl Generation {
-    /// Builds a generation; nothing is started yet.
+    /// Builds a generation; nothing is started yet. `control` is where slow work goes on.
     ///
     /// # Errors
     /// TLS material for an upstream that can't be used.
@@ -35,6 +37,7 @@ impl Generation {
         config: Config,
         previous: Option<&Self>,
         metrics: &Metrics,
+        control: &Handle,
     ) -> Result<Self, BadPeer> {
         let config = Arc::new(config);
         Ok(Self {
@@ -49,6 +52,11 @@ impl Generation {
                 previous.map(|previous| &previous.policy),
             ),
             upstreams: Upstreams::build(&config, previous.map(|previous| &previous.upstreams))?,
+            bulkheads: Bulkheads::build(
+                &config.policy.limits,
+                previous.map(|previous| &previous.bulkheads),
+                control.clone(),
+            ),
             routes: config
                 .routes
                 .iter()

@@ -7,7 +7,8 @@ use crate::{
     edge::Edge,
     exchange::{Arrival, Attempt, Client, Exchange},
     forward::{
-        Failure, Outcome, Stage,
+        self, Failure, Outcome, Stage,
+        bulkhead::Permit,
         headers::{self, Forwarded, REQUEST_ID},
         host,
         target::Target,
@@ -56,15 +57,12 @@ impl Proxy {
             return Error::e_explain(ErrorType::InternalError, "not a connection of ours");
         };
         let request = session.req_header();
-        let peer = connection.peer.ip();
-        let forwarded = request.headers.get_all("x-forwarded-for");
-        let ip = if generation.trusted.contains(peer) {
-            // Bounded: pingora takes at most 256 header lines.
-            let lines: Vec<&[u8]> = forwarded.iter().map(HeaderValue::as_bytes).collect();
-            identify::client_address(peer, lines.into_iter(), &generation.trusted)
-        } else {
-            peer
-        };
+        let forwarded = request.headers.get_all("x-forwarded-for").iter();
+        let ip = identify::client_address(
+            connection.peer.ip(),
+            forwarded.map(HeaderValue::as_bytes),
+            &generation.trusted,
+        );
         Ok(Arrival {
             began: clock::now(),
             time: SystemTime::now(),
@@ -105,6 +103,22 @@ impl Proxy {
             return Next::Answer(Reply::refusal(StatusCode::NOT_FOUND, arrival.id(), html));
         }
         next
+    }
+
+    /// Awaits the body, or as much of it as is kept, and then slots of the bulkheads on the way; the
+    /// answer when one is full.
+    async fn admit(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Option<Reply>> {
+        let Some(arrival) = exchange.arrival.clone() else {
+            return Ok(None);
+        };
+        let generation = &arrival.generation;
+        if generation.policy.bulkheads(exchange.route).is_empty() {
+            return Ok(None);
+        }
+        let patience = generation.config.connections.timeouts.request;
+        exchange.read_ahead.read(session, patience).await?;
+        let html = wants_html(&session.req_header().headers);
+        Ok(decide::bulkheads::take_slots(&arrival, exchange, html).await)
     }
 
     /// Sends an answer of our own.
@@ -238,7 +252,13 @@ impl ProxyHttp for Proxy {
         let id = arrival.id.clone();
         exchange.arrival = Some(arrival);
         match self.judge(session.req_header(), exchange).await {
-            Next::Forward => Ok(false),
+            Next::Forward => match self.admit(session, exchange).await? {
+                None => Ok(false),
+                Some(reply) => {
+                    self.answer(session, &id, reply).await?;
+                    Ok(true)
+                }
+            },
             Next::Answer(reply) => {
                 self.answer(session, &id, reply).await?;
                 Ok(true)
@@ -295,6 +315,7 @@ impl ProxyHttp for Proxy {
         upstream_request: &mut RequestHeader,
         exchange: &mut Exchange,
     ) -> Result<()> {
+        exchange.read_ahead.begin_try();
         let Some(arrival) = &exchange.arrival else {
             return Ok(());
         };
@@ -309,6 +330,31 @@ impl ProxyHttp for Proxy {
             roles: user.map_or(&[], |user| &user.roles),
         };
         headers::prepare_request(upstream_request, &told)
+    }
+
+    async fn request_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        _end_of_stream: bool,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        exchange.read_ahead.filter(body);
+        Ok(())
+    }
+
+    /// An upstream that has said its last word holds no slot, however slowly the client reads.
+    fn upstream_response_body_filter(
+        &self,
+        _session: &mut Session,
+        _body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        exchange: &mut Exchange,
+    ) -> Result<Option<Duration>> {
+        if end_of_stream {
+            exchange.permits.drain(..).for_each(Permit::answered);
+        }
+        Ok(None)
     }
 
     async fn response_filter(
@@ -421,6 +467,7 @@ impl ProxyHttp for Proxy {
             };
             Self::conclude(exchange, result, Some(Outcome::Status(status)));
         }
+        settle(exchange, error);
         report::write(&self.edge.recorder, session, exchange);
     }
 
@@ -440,6 +487,22 @@ impl ProxyHttp for Proxy {
     }
 }
 
+/// Gives back the slots that are still held. Where the upstream may still be working on the answer
+/// (it was too slow, or the client left), they are dropped, which holds them for as long as its
+/// answers usually take.
+fn settle(exchange: &mut Exchange, error: Option<&Error>) {
+    let permits = exchange.permits.drain(..);
+    match error {
+        None => permits.for_each(Permit::answered),
+        Some(_) if exchange.attempt.is_none() => permits.for_each(Permit::unused),
+        Some(error) if *error.esource() == ErrorSource::Upstream => match error.etype() {
+            ErrorType::ReadTimedout | ErrorType::WriteTimedout => drop(permits),
+            _ => permits.for_each(Permit::unused),
+        },
+        Some(_) => drop(permits),
+    }
+}
+
 fn may_retry(session: &Session, exchange: &mut Exchange, error: &Error, stage: Stage) -> bool {
     let Some(attempt) = &exchange.attempt else {
         return false;
@@ -448,7 +511,7 @@ fn may_retry(session: &Session, exchange: &mut Exchange, error: &Error, stage: S
         error,
         stage,
         method: &session.req_header().method,
-        body_kept: !session.as_ref().retry_buffer_truncated(),
+        body_kept: forward::body::is_kept(session),
         answered: session.response_written().is_some(),
     };
     attempt.picked.may_retry(&failure, &mut exchange.tries)

@@ -68,7 +68,7 @@ pub fn install_crypto() {
 
 async fn serve(path: &Path, config: Config, workers: NonZeroUsize) -> io::Result<()> {
     warn_of(&config);
-    let edge = Arc::new(build(config)?);
+    let edge = Arc::new(build(config, &Handle::current())?);
     let control = Handle::current();
     let generation = edge.generation.load_full();
     start_tasks(&generation, &control);
@@ -135,10 +135,11 @@ async fn serve(path: &Path, config: Config, workers: NonZeroUsize) -> io::Result
     Ok(())
 }
 
-fn build(config: Config) -> io::Result<Edge> {
+fn build(config: Config, control: &Handle) -> io::Result<Edge> {
     let metrics = Arc::new(Metrics::new());
     let recorder = Recorder::start(&config.access_log, Arc::clone(&metrics))?;
-    let generation = Generation::build(config, None, &metrics).map_err(io::Error::other)?;
+    let generation =
+        Generation::build(config, None, &metrics, control).map_err(io::Error::other)?;
     let config = Arc::clone(&generation.config);
     let bans = Arc::new(Bans::default());
     protect(&bans, &config);

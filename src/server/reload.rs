@@ -78,7 +78,7 @@ impl Reloader {
         let access_log = config.access_log.clone();
         let metrics = self.edge.recorder.metrics();
         let previous = self.edge.generation.load_full();
-        let generation = match Generation::build(config, Some(&previous), metrics) {
+        let generation = match Generation::build(config, Some(&previous), metrics, &self.control) {
             Ok(generation) => generation,
             Err(error) => {
                 error!(%error, "the configuration was not reloaded, and the one in force stays");
