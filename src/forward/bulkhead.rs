@@ -202,7 +202,9 @@ impl Gate {
 
     fn take_surplus(&self) -> bool {
         let one_less = |surplus: usize| surplus.checked_sub(1);
-        self.surplus.fetch_update(Relaxed, Relaxed, one_less).is_ok()
+        self.surplus
+            .fetch_update(Relaxed, Relaxed, one_less)
+            .is_ok()
     }
 
     async fn wait(&self, queue: u32, wait: Duration) -> Result<OwnedSemaphorePermit, Refused> {
