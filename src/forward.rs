@@ -8,8 +8,10 @@
 mod balance;
 pub mod body;
 pub mod bulkhead;
+mod discovery;
 pub mod endpoint;
 pub mod headers;
+mod health;
 pub mod host;
 pub mod path;
 pub mod peer;

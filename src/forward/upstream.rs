@@ -2,8 +2,9 @@
 //! it. Finding addresses is [`super::discovery`]'s, asking after their health [`super::health`]'s.
 
 use super::{
-    balance,
+    balance, discovery,
     endpoint::{Change, Endpoint, Fare, Outcome},
+    health,
     peer::{self, BadPeer, PeerTemplate},
     retry::{Budget, Failure, Next},
 };
@@ -12,8 +13,9 @@ use crate::{
     config::model::{Config, Endpoints, HostPort, Upstream},
 };
 use arc_swap::ArcSwap;
+use hickory_resolver::TokioResolver;
 use parking_lot::Mutex;
-use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::{connectors::http::Connector, upstreams::peer::HttpPeer};
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
@@ -23,7 +25,7 @@ use std::{
     },
     time::Duration,
 };
-use tokio::sync::watch;
+use tokio::{runtime::Handle, sync::watch};
 use verdict::{Nanos, prefix::Prefix};
 
 /// Most endpoints of one upstream: what DNS answers is bounded, too.
@@ -58,6 +60,16 @@ pub(super) enum Target {
     Address(SocketAddr),
     Name(HostPort),
     Srv(String),
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Address(address) => write!(f, "{address}"),
+            Self::Name(name) => write!(f, "{}:{}", name.host, name.port),
+            Self::Srv(name) => f.write_str(name),
+        }
+    }
 }
 
 /// The tries of one request, kept in its context.
@@ -163,6 +175,42 @@ impl Upstreams {
             let all = count.wait_for(|count| *count >= pool.targets.len());
             if all.await.is_err() {
                 return;
+            }
+        }
+    }
+
+    /// Starts looking up names and checking health on `handle`'s runtime, until this generation is
+    /// dropped.
+    pub fn spawn_tasks(self: &Arc<Self>, handle: &Handle) {
+        self.spawn_tasks_with(handle, None);
+    }
+
+    /// With another resolver than the system's.
+    pub(super) fn spawn_tasks_with(
+        self: &Arc<Self>,
+        handle: &Handle,
+        resolver: Option<Arc<TokioResolver>>,
+    ) {
+        let names = self.pools.iter().flat_map(|pool| &pool.targets);
+        let has_names = names
+            .clone()
+            .any(|target| !matches!(target, Target::Address(_)));
+        let resolver = resolver.or_else(|| has_names.then(system_resolver).flatten());
+        let has_checks = self
+            .pools
+            .iter()
+            .any(|pool| pool.spec.health_check.is_some());
+        let connector = has_checks.then(|| Arc::new(Connector::new(None)));
+        for pool in &self.pools {
+            for (index, target) in pool.targets.iter().enumerate() {
+                if let (Some(resolver), false) = (&resolver, matches!(target, Target::Address(_))) {
+                    let (pool, resolver) = (Arc::downgrade(pool), Arc::clone(resolver));
+                    handle.spawn(discovery::run(pool, index, resolver, self.watch()));
+                }
+            }
+            if let (Some(check), Some(connector)) = (&pool.spec.health_check, &connector) {
+                let (pool, connector) = (Arc::downgrade(pool), Arc::clone(connector));
+                handle.spawn(health::run(pool, check.clone(), connector, self.watch()));
             }
         }
     }
@@ -395,6 +443,16 @@ impl Picked {
 impl Drop for Picked {
     fn drop(&mut self) {
         self.endpoint.fare.end();
+    }
+}
+
+fn system_resolver() -> Option<Arc<TokioResolver>> {
+    match discovery::system_resolver() {
+        Ok(resolver) => Some(Arc::new(resolver)),
+        Err(problem) => {
+            tracing::error!(%problem, "the system's resolver can't be used: no name will resolve");
+            None
+        }
     }
 }
 
