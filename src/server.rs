@@ -167,6 +167,7 @@ fn protect(bans: &Bans, config: &Config) {
 
 fn start_tasks(generation: &Generation, control: &Handle) {
     generation.identifier.spawn_tasks(control);
+    generation.upstreams.spawn_tasks(control);
 }
 
 fn warn_of(config: &Config) {
