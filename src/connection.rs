@@ -34,3 +34,17 @@ pub struct TlsInfo {
     /// Empty until the fingerprint is taken.
     pub ja4: String,
 }
+
+impl Connection {
+    /// The connection that a pingora session came in by; `None` for sessions that the listener did
+    /// not make.
+    #[must_use]
+    pub fn of(digest: Option<&pingora_core::protocols::Digest>) -> Option<&Arc<Self>> {
+        digest?
+            .proxy_digest
+            .as_ref()?
+            .user_data
+            .as_ref()?
+            .downcast_ref()
+    }
+}

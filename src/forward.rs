@@ -1,1 +1,28 @@
-//! (to come)
+//! From a request that may pass to the upstream's answer: which route, which endpoint, what it is told.
+//!
+//! [`host`] and [`path`] give a request one spelling, [`route`] finds its route, [`upstream`] picks an
+//! [`endpoint`] by its [`balance`], [`peer`] says how to reach it, [`headers`] what it sees of the
+//! request, [`retry`] what happens when it fails. Deciding whether a request may pass at all is not
+//! done here.
+
+mod balance;
+pub mod body;
+pub mod bulkhead;
+mod discovery;
+pub mod endpoint;
+pub mod headers;
+mod health;
+pub mod host;
+pub mod path;
+pub mod peer;
+pub mod retry;
+pub mod route;
+pub mod target;
+#[cfg(test)]
+mod testing;
+pub mod upstream;
+
+pub use endpoint::Outcome;
+pub use retry::{Failure, Stage};
+pub use route::Router;
+pub use upstream::{NoEndpoint, Picked, Tries, Upstreams};

@@ -1,1 +1,246 @@
-//! (to come)
+//! From a socket to decrypted bytes that pingora serves: the listening sockets, what a connection
+//! must pass before it costs anything, TLS, and the protocols.
+//!
+//! ```text
+//! socket -> accept (budget, bans, lists) -> proxy_protocol -> handshake (tls) -> http1 | http2
+//!                                                          \-> redirect
+//! ```
+//!
+//! Each worker has a runtime of one thread and its own socket for every address ([`run_worker`]);
+//! nothing of a connection ever moves to another. What a request means is left to the proxy that
+//! pingora calls; what is known of its connection rides along ([`crate::connection::Connection`]).
+
+mod accept;
+mod answer;
+pub mod budget;
+mod close;
+mod deadline;
+mod handshake;
+mod head;
+mod http1;
+mod http2;
+mod log_limit;
+mod proxy_protocol;
+mod redirect;
+mod socket;
+mod stream;
+mod tls;
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
+use crate::{
+    bans::Bans,
+    config::{
+        Config,
+        model::{self, Current, ListenerKind, Protocols},
+    },
+    record::metrics::Metrics,
+};
+use arc_swap::ArcSwap;
+use budget::Budget;
+use pingora_core::server::ShutdownWatch;
+use pingora_proxy::{HttpProxy, ProxyHttp};
+use rustls::{ServerConfig, server::ProducesTickets};
+use std::{
+    fmt, io,
+    net::{IpAddr, SocketAddr, TcpListener},
+    sync::Arc,
+};
+use tokio::sync::mpsc;
+
+/// Says which addresses may not even connect, from the lists of the policy in force. Asked for every
+/// new connection.
+pub trait Gate: Send + Sync {
+    /// Whether connections from this address are dropped without a word.
+    fn refuses(&self, address: IpAddr) -> bool;
+}
+
+/// What all workers share.
+pub struct Shared {
+    pub config: Current,
+    pub bans: Arc<Bans>,
+    pub metrics: Arc<Metrics>,
+    pub gate: Arc<dyn Gate>,
+    pub budget: Arc<Budget>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("open", &self.budget.open())
+            .finish_non_exhaustive()
+    }
+}
+
+/// One configured address. Its settings are swapped on reload; it itself lives as long as its sockets.
+struct Endpoint {
+    name: Arc<str>,
+    configured: SocketAddr,
+    settings: ArcSwap<Settings>,
+    /// Kept across reloads, so that sessions resume.
+    ticketer: Arc<dyn ProducesTickets>,
+}
+
+/// What a reload can change of a listener.
+struct Settings {
+    kind: Kind,
+    protocols: Protocols,
+    proxy_protocol: bool,
+}
+
+enum Kind {
+    Tls(Arc<ServerConfig>),
+    Plain,
+    Redirect,
+}
+
+impl Settings {
+    fn of(listener: &model::Listener, ticketer: &Arc<dyn ProducesTickets>) -> io::Result<Self> {
+        Ok(Self {
+            kind: match &listener.kind {
+                ListenerKind::Tls(tls) => {
+                    Kind::Tls(tls::server_config(tls, listener.protocols, ticketer)?)
+                }
+                ListenerKind::Plain => Kind::Plain,
+                ListenerKind::Redirect => Kind::Redirect,
+            },
+            protocols: listener.protocols,
+            proxy_protocol: listener.proxy_protocol,
+        })
+    }
+}
+
+/// Every address that was bound at the start.
+pub struct Listeners {
+    endpoints: Vec<Arc<Endpoint>>,
+}
+
+impl fmt::Debug for Listeners {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.endpoints.iter().map(|endpoint| &endpoint.name);
+        f.debug_list().entries(names).finish()
+    }
+}
+
+/// One worker's sockets: one for each address.
+pub struct WorkerSockets {
+    sockets: Vec<(TcpListener, Arc<Endpoint>)>,
+}
+
+impl WorkerSockets {
+    /// The addresses bound, in the order of the configuration.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
+        self.sockets
+            .iter()
+            .map(|(socket, _)| socket.local_addr())
+            .collect()
+    }
+}
+
+impl fmt::Debug for WorkerSockets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list()
+            .entries(self.sockets.iter().map(|(socket, _)| socket))
+            .finish()
+    }
+}
+
+impl Listeners {
+    /// Binds every address once for each worker. Must be called before privileges are given up.
+    ///
+    /// # Errors
+    /// When an address can't be bound (it says which), or TLS can't be set up.
+    pub fn bind(config: &Config, workers: usize) -> io::Result<(Self, Vec<WorkerSockets>)> {
+        let mut each: Vec<WorkerSockets> = (0..workers.max(1))
+            .map(|_| WorkerSockets {
+                sockets: Vec::new(),
+            })
+            .collect();
+        let mut endpoints = Vec::new();
+        for listener in &config.listeners {
+            let ticketer = tls::ticketer()?;
+            let endpoint = Arc::new(Endpoint {
+                name: listener.name().into(),
+                configured: listener.address,
+                settings: ArcSwap::from_pointee(Settings::of(listener, &ticketer)?),
+                ticketer,
+            });
+            let sockets = socket::bind(listener.address, each.len())?;
+            for (worker, socket) in each.iter_mut().zip(sockets) {
+                worker.sockets.push((socket, Arc::clone(&endpoint)));
+            }
+            endpoints.push(endpoint);
+        }
+        Ok((Self { endpoints }, each))
+    }
+
+    /// Takes over certificates, protocols, versions and PROXY settings of a new configuration, for
+    /// connections from now on. Addresses can't change while the process runs: the ones that were
+    /// added or removed are returned.
+    ///
+    /// # Errors
+    /// When TLS can't be set up; then nothing has changed.
+    pub fn reload(&self, config: &Config) -> io::Result<Vec<SocketAddr>> {
+        let mut fresh = Vec::new();
+        let mut needing_restart = Vec::new();
+        // The same address may stand there twice only with port 0: each takes the first not taken.
+        let mut left: Vec<&model::Listener> = config.listeners.iter().collect();
+        for endpoint in &self.endpoints {
+            let found = left
+                .iter()
+                .position(|listener| listener.address == endpoint.configured);
+            match found {
+                Some(at) => {
+                    let listener = left.remove(at);
+                    fresh.push((endpoint, Settings::of(listener, &endpoint.ticketer)?));
+                }
+                None => needing_restart.push(endpoint.configured),
+            }
+        }
+        for (endpoint, settings) in fresh {
+            endpoint.settings.store(Arc::new(settings));
+        }
+        needing_restart.extend(left.iter().map(|listener| listener.address));
+        Ok(needing_restart)
+    }
+}
+
+/// Serves one worker's sockets until `shutdown` turns true, then until its last connection has ended.
+/// To be run on a runtime of one thread, with time and I/O on; how long to wait at the end is the
+/// caller's.
+///
+/// # Errors
+/// When a socket can't be registered with the runtime.
+pub async fn run_worker<SV>(
+    sockets: WorkerSockets,
+    shared: Arc<Shared>,
+    proxy: Arc<HttpProxy<SV>>,
+    shutdown: ShutdownWatch,
+) -> io::Result<()>
+where
+    SV: ProxyHttp + Send + Sync + 'static,
+    SV::CTX: Send + Sync,
+{
+    let (alive, mut ended) = mpsc::channel::<()>(1);
+    for (socket, endpoint) in sockets.sockets {
+        let socket = tokio::net::TcpListener::from_std(socket)?;
+        tokio::spawn(accept::run(
+            socket,
+            endpoint,
+            Arc::clone(&shared),
+            Arc::clone(&proxy),
+            shutdown.clone(),
+            alive.clone(),
+        ));
+    }
+    drop(alive);
+    // Nothing is ever sent: this ends when the last connection drops its sender.
+    ended.recv().await;
+    Ok(())
+}

@@ -1,1 +1,85 @@
-fn main() {}
+//! The command line. What each command does is a library call; here are only words, exit codes
+//! and where output goes.
+//!
+//! Exit codes: 0 fine, 1 the answer is no, 2 wrong usage.
+
+use clap::{Parser, Subcommand};
+use rempart::{admin::client::BansCommand, config, demo, logs, server};
+use std::{path::PathBuf, process::ExitCode};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// An edge reverse proxy that tells people from floods.
+#[derive(Parser)]
+#[command(version, propagate_version = true, disable_help_subcommand = true)]
+#[command(after_help = "Example: rempart run --config conf/small-site.yaml")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve, until SIGTERM; SIGHUP or a changed file reloads.
+    #[command(after_help = "Example: rempart run --config conf/small-site.yaml")]
+    Run {
+        /// The YAML configuration.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// Worker threads, each with its own sockets [default: one a core].
+        #[arg(long, value_name = "N")]
+        workers: Option<std::num::NonZeroUsize>,
+    },
+    /// Check configurations: every error at once, as FILE:LINE:COLUMN.
+    #[command(after_help = "Example: rempart check conf/*.yaml")]
+    Check {
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+    /// Serve a sample app behind the full proxy, and say what to try.
+    #[command(after_help = "Example: rempart demo --port 8443")]
+    Demo(demo::Options),
+    /// List, add and remove bans, over the admin API.
+    #[command(
+        after_help = "Example: rempart bans add 203.0.113.7 --for 10m --config conf/small-site.yaml"
+    )]
+    Bans(BansCommand),
+}
+
+fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Run { config, workers } => {
+            logs::start();
+            server::run(&config, workers)
+        }
+        Command::Check { files } => check(&files),
+        Command::Demo(options) => {
+            logs::start();
+            demo::run(&options, |config| server::run(config, None))
+        }
+        Command::Bans(command) => command.run(|path| match config::load(path) {
+            Ok(config) => Ok(config.admin),
+            Err(errors) => Err(errors.to_string()),
+        }),
+    }
+}
+
+/// Loads each file as `run` would, and prints what is wrong with it.
+fn check(files: &[PathBuf]) -> ExitCode {
+    let mut fine = true;
+    for file in files {
+        match config::load(file) {
+            Ok(_) => println!("{}: ok", file.display()),
+            Err(errors) => {
+                fine = false;
+                print!("{errors}");
+            }
+        }
+    }
+    if fine {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}

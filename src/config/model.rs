@@ -28,6 +28,9 @@ pub struct Config {
     pub shutdown: Shutdown,
     /// The configuration as the admin API shows it: secrets masked, defaults filled in.
     pub masked: serde_json::Value,
+    /// What an operator should know and that stops nothing: an expired certificate, a limit that no
+    /// route uses.
+    pub warnings: Vec<super::problem::Problem>,
 }
 
 /// One address to listen on.
@@ -173,12 +176,18 @@ pub struct ApiKeys {
     pub keys: Vec<ApiKey>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ApiKey {
     /// SHA-256 of the key.
     pub sha256: [u8; 32],
     pub user: String,
     pub roles: Vec<String>,
+}
+
+impl std::fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ApiKey({}, {:?}, ***)", self.user, self.roles)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -196,7 +205,7 @@ pub struct Jwt {
     pub leeway: Duration,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum JwksSource {
     File(jsonwebtoken::jwk::JwkSet),
     /// Fetched in the background, refreshed, and refetched (rate-limited) on an unknown `kid`.
@@ -204,6 +213,16 @@ pub enum JwksSource {
         url: String,
         refresh: Duration,
     },
+}
+
+impl std::fmt::Debug for JwksSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            // A set may hold symmetric keys.
+            Self::File(set) => write!(f, "File({} keys, ***)", set.keys.len()),
+            Self::Url { url, refresh } => write!(f, "Url({url}, {refresh:?})"),
+        }
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -25,6 +25,12 @@ pub enum Action {
 }
 
 impl Action {
+    /// Whether the request goes no further, whatever the client does about it.
+    #[must_use]
+    pub fn refuses(self) -> bool {
+        self >= Self::Throttle
+    }
+
     /// The label for metrics and logs.
     #[must_use]
     pub fn name(self) -> &'static str {

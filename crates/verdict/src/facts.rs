@@ -30,7 +30,7 @@ pub struct Client<'a> {
     pub prefix: Prefix,
     /// The /24 or /48 around it.
     pub network: Prefix,
-    /// JA4 fingerprint of the ClientHello; empty when not known.
+    /// JA4 fingerprint of the `ClientHello`; empty when not known.
     pub ja4: &'a str,
 }
 

@@ -6,23 +6,28 @@
 //!
 //! - [`facts`] is what is known of a request; [`prefix`] is what counts as one client.
 //! - [`policy`] is what the operator wrote, already free of mistakes; it owns the guards.
+//! - [`engine`] asks them in order and weighs what they found.
 //! - [`guard`] holds one file a kind of guard: each returns a finding and acts on nothing.
 //! - [`decision`] is the ladder of actions and the reason for the rung that was picked.
 //! - [`bucket`] and [`key_table`] count what attackers choose, within a bound.
-//! - [`expression`] compiles CEL; [`clearance`] and [`proof_of_work`] are the challenge's arithmetic.
+//! - [`expression`] compiles CEL; [`clearance`] and [`proof_of_work`] are the challenge's arithmetic,
+//!   under a [`seal`].
 //!
 //! Nothing here reads a clock, a socket or a file: time is an argument.
 
 pub mod bucket;
 pub mod clearance;
 pub mod decision;
+pub mod engine;
 pub mod expression;
 pub mod facts;
 pub mod guard;
+mod key;
 pub mod key_table;
 pub mod policy;
 pub mod prefix;
 pub mod proof_of_work;
+pub mod seal;
 
 /// Nanoseconds since an origin that the caller picks once and keeps (monotonic).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]

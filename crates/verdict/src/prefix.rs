@@ -71,6 +71,7 @@ impl std::fmt::Display for Prefix {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn a_slash_64_is_one_client() {
@@ -103,5 +104,29 @@ mod tests {
             Prefix::of("2001:db8::1".parse().unwrap(), lengths).to_string(),
             "::/0"
         );
+    }
+
+    proptest! {
+        #[test]
+        fn is_the_network_that_holds_the_address(
+            address in any::<IpAddr>(),
+            ipv4 in 0_u8..=40,
+            ipv6 in 0_u8..=140,
+        ) {
+            let prefix = Prefix::of(address, PrefixLengths { ipv4, ipv6 });
+            let address = address.to_canonical();
+            let length = if address.is_ipv4() { ipv4.min(32) } else { ipv6.min(128) };
+            let network = ipnet::IpNet::new(address, length).unwrap().trunc();
+            prop_assert_eq!(prefix.to_string(), network.to_string());
+        }
+
+        #[test]
+        fn neighbours_are_the_same_client_and_others_are_not(bits: u128, host: u64, flip in 64_u32..128) {
+            let of = |bits: u128| Prefix::of(IpAddr::V6(bits.into()), PrefixLengths::CLIENT);
+            // Clear of ::ffff:0:0/96, which is IPv4.
+            let bits = bits | 1 << 127;
+            prop_assert_eq!(of(bits), of(bits >> 64 << 64 | u128::from(host)));
+            prop_assert_ne!(of(bits), of(bits ^ 1 << flip));
+        }
     }
 }

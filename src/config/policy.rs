@@ -1,0 +1,328 @@
+//! `lists`, `rules` and `limits`: what the verdict crate decides by.
+
+use super::{
+    actions::{self, Actor},
+    addresses,
+    clients::count,
+    decode::{self, Context, Fields, hint, quote, text},
+    files,
+    problem::Place,
+    units::LARGEST_AMOUNT,
+    yaml::{self, Kind, Node},
+};
+use ipnet::IpNet;
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use verdict::{
+    decision::Action,
+    expression::Expression,
+    policy::{KeyPart, LimitKind, LimitSpec, ListSpec, RouteSpec, RuleSpec},
+};
+
+/// Tables are allocated as they fill; 32 bytes a key.
+const MAXIMUM_KEYS: u32 = 100_000_000;
+const LONGEST_EXPRESSION: usize = 16 * 1024;
+
+const KEY_PARTS: &[(&str, KeyPart)] = &[
+    ("client.ip", KeyPart::ClientIp),
+    ("client.network", KeyPart::ClientNetwork),
+    ("client.ja4", KeyPart::ClientJa4),
+    ("user.id", KeyPart::UserId),
+    ("user.role", KeyPart::UserRole),
+    ("route", KeyPart::Route),
+    ("upstream", KeyPart::Upstream),
+    ("host", KeyPart::Host),
+    ("path", KeyPart::Path),
+    ("method", KeyPart::Method),
+];
+
+pub fn lists(ctx: &mut Context, node: &Node) -> Option<Vec<ListSpec>> {
+    let entries = decode::named(ctx, node, "`lists`")?;
+    let lists: Vec<_> = entries
+        .into_iter()
+        .map(|(key, node)| list(ctx, key.text.as_str().into(), node))
+        .collect();
+    lists.into_iter().collect()
+}
+
+fn list(ctx: &mut Context, name: Arc<str>, node: &Node) -> Option<ListSpec> {
+    let mut fields = Fields::of(ctx, node, "a list")?;
+    let inline = fields.optional(ctx, "networks", decode::list(addresses::network));
+    let file = fields.optional(ctx, "file", list_file);
+    if fields.take("networks").is_none() && fields.take("file").is_none() {
+        let place = fields.place();
+        ctx.problems.add(
+            place,
+            "a list lacks `file` or `networks` (it may have both)",
+        );
+    }
+    let then = fields.optional(ctx, "then", actions::action(Actor::List));
+    let mode = fields.or(ctx, "mode", "enforce", actions::mode);
+    fields.finish(ctx);
+    let mut networks = inline?.unwrap_or_default();
+    networks.extend(file?.unwrap_or_default());
+    Some(ListSpec {
+        name,
+        networks,
+        then: then?,
+        mode: mode?,
+    })
+}
+
+/// One network or address a line; `#` and `;` begin comments.
+fn list_file(ctx: &mut Context, node: &Node) -> Option<Vec<IpNet>> {
+    let file = files::read(ctx, node, files::LARGE)?;
+    let text = file.text(ctx)?;
+    let mut networks = Vec::new();
+    let mut good = Some(());
+    for (index, line) in text.lines().enumerate() {
+        let content = line.split(['#', ';']).next().unwrap_or_default();
+        let entry = content.trim();
+        if entry.is_empty() {
+            continue;
+        }
+        let indent = content.chars().take_while(|c| c.is_whitespace()).count();
+        let place = Place::new(
+            &file.name,
+            index.saturating_add(1),
+            indent.saturating_add(1),
+        );
+        match addresses::network_at(ctx, &place, entry) {
+            Some(network) => networks.push(network),
+            None => good = None,
+        }
+    }
+    good?;
+    Some(networks)
+}
+
+pub fn rules(ctx: &mut Context, node: &Node, lists: &[Arc<str>]) -> Option<Vec<RuleSpec>> {
+    let mut names: Vec<(String, usize)> = Vec::new();
+    decode::list(|ctx, node| {
+        let mut fields = Fields::of(ctx, node, "a rule")?;
+        let name = fields.required(ctx, "name", decode::name);
+        let when = fields.required(ctx, "when", |ctx, node| expression(ctx, node, lists));
+        let then = fields.required(ctx, "then", actions::action(Actor::Rule));
+        let mode = fields.or(ctx, "mode", "enforce", actions::mode);
+        fields.finish(ctx);
+        let name = name?;
+        match names.iter().find(|(other, _)| **other == *name) {
+            Some((_, line)) => ctx.problems.add(
+                &node.place,
+                format!("a second rule `{name}`, first on line {line}"),
+            ),
+            None => names.push((name.to_string(), node.place.line)),
+        }
+        Some(RuleSpec {
+            name,
+            when: when?,
+            then: then?,
+            mode: mode?,
+        })
+    })(ctx, node)
+}
+
+fn expression(ctx: &mut Context, node: &Node, lists: &[Arc<str>]) -> Option<Expression> {
+    let source = text(ctx, node)?;
+    if source.len() > LONGEST_EXPRESSION {
+        return ctx.fail(
+            &node.place,
+            "a condition is at most 16 KiB long; networks belong into a list",
+        );
+    }
+    match Expression::compile(source, lists) {
+        Ok(expression) => Some(expression),
+        Err(errors) => {
+            for error in errors {
+                let place = yaml::place_within(node, &ctx.source, error.offset);
+                ctx.problems.add(&place, error.message);
+            }
+            None
+        }
+    }
+}
+
+pub fn limits(ctx: &mut Context, node: &Node) -> Option<Vec<LimitSpec>> {
+    let entries = decode::named(ctx, node, "`limits`")?;
+    let limits: Vec<_> = entries
+        .into_iter()
+        .map(|(key, node)| limit(ctx, key.text.as_str().into(), node))
+        .collect();
+    limits.into_iter().collect()
+}
+
+fn limit(ctx: &mut Context, name: Arc<str>, node: &Node) -> Option<LimitSpec> {
+    let mut fields = Fields::of(ctx, node, "a limit")?;
+    let key = fields.required(ctx, "key", key);
+    let rate = fields.optional(ctx, "rate", decode::rate);
+    let burst = fields.optional(ctx, "burst", burst);
+    let concurrent = fields.optional(ctx, "concurrent", count);
+    let queue = fields.optional(ctx, "queue", decode::whole(1..=1_000_000));
+    let wait = fields.optional(ctx, "wait", decode::duration);
+    let bulkhead = key.as_ref().is_some_and(|key| {
+        key.iter()
+            .all(|part| matches!(part, KeyPart::Route | KeyPart::Upstream))
+    });
+    let kind = match (fields.take("rate"), fields.take("concurrent")) {
+        (Some(_), Some(concurrent)) => ctx.fail(
+            &concurrent.place,
+            "a limit has either `rate` or `concurrent`; make two limits of it",
+        ),
+        (None, None) => ctx.fail(
+            fields.place(),
+            "a limit lacks `rate` (requests in a time) or `concurrent` (requests at once)",
+        ),
+        (Some(_), None) => {
+            refuse(
+                ctx,
+                &mut fields,
+                "queue",
+                "a bulkhead (`concurrent` by `route` or `upstream`)",
+            );
+            refuse(
+                ctx,
+                &mut fields,
+                "wait",
+                "a bulkhead (`concurrent` by `route` or `upstream`)",
+            );
+            rate.flatten()
+                .zip(burst)
+                .map(|(rate, burst)| LimitKind::Rate {
+                    amount: rate.amount,
+                    period: rate.period,
+                    burst: burst.unwrap_or(rate.amount),
+                })
+        }
+        (None, Some(_)) => {
+            refuse(ctx, &mut fields, "burst", "a `rate`");
+            if bulkhead {
+                if fields.take("queue").is_none() {
+                    refuse(ctx, &mut fields, "wait", "a `queue`");
+                }
+            } else {
+                let who = "a bulkhead, whose key is `route` or `upstream` alone";
+                refuse(ctx, &mut fields, "queue", who);
+                refuse(ctx, &mut fields, "wait", who);
+            }
+            match (concurrent.flatten(), queue, wait) {
+                (Some(max), Some(queue), Some(wait)) if bulkhead => Some(LimitKind::Bulkhead {
+                    max,
+                    queue: queue.unwrap_or(0),
+                    wait: wait.unwrap_or(Duration::from_secs(1)),
+                }),
+                (Some(max), _, _) => Some(LimitKind::Concurrent { max }),
+                _ => None,
+            }
+        }
+    };
+    let concurrent = fields.take("concurrent").is_some();
+    let actor = if concurrent {
+        Actor::Concurrency
+    } else {
+        Actor::Rate
+    };
+    let over = fields.or(ctx, "over", "throttle", actions::action(actor));
+    if bulkhead && concurrent && over.is_some_and(|over| over != Action::Throttle) {
+        let place = fields.key_place("over");
+        ctx.problems.add(
+            place,
+            "a bulkhead protects the upstream and judges no client: \
+             `over` can only be `throttle`",
+        );
+    }
+    let mode = fields.or(ctx, "mode", "enforce", actions::mode);
+    let all = fields.or(ctx, "all", "false", decode::flag);
+    let max_keys = fields.or(ctx, "max_keys", "1000000", decode::whole(1..=MAXIMUM_KEYS));
+    fields.finish(ctx);
+    Some(LimitSpec {
+        name,
+        key: key?,
+        kind: kind?,
+        over: over?,
+        mode: mode?,
+        all: all?,
+        max_keys: max_keys?,
+    })
+}
+
+/// Reports a key that only makes sense beside something else.
+fn refuse(ctx: &mut Context, fields: &mut Fields<'_>, key: &'static str, whose: &str) {
+    if fields.take(key).is_some() {
+        let place = fields.key_place(key);
+        ctx.problems
+            .add(place, format!("`{key}` belongs to {whose}"));
+    }
+}
+
+fn burst(ctx: &mut Context, node: &Node) -> Option<NonZeroU32> {
+    NonZeroU32::new(decode::whole(1..=LARGEST_AMOUNT)(ctx, node)?)
+}
+
+fn key(ctx: &mut Context, node: &Node) -> Option<Vec<KeyPart>> {
+    let parts = decode::some(key_part)(ctx, node)?;
+    if let Kind::List(items) = &node.kind {
+        for (index, (part, item)) in parts.iter().zip(items).enumerate() {
+            if parts.iter().take(index).any(|other| other == part) {
+                ctx.problems
+                    .add(&item.place, "this part stands twice in the key");
+            }
+        }
+        if parts.len() > 8 {
+            return ctx.fail(&node.place, "a key has at most 8 parts");
+        }
+    }
+    Some(parts)
+}
+
+fn key_part(ctx: &mut Context, node: &Node) -> Option<KeyPart> {
+    let word = text(ctx, node)?;
+    if let Some((_, part)) = KEY_PARTS.iter().find(|(name, _)| *name == word) {
+        return Some(part.clone());
+    }
+    let token = |name: &str| http::HeaderName::try_from(name).is_ok();
+    if let Some(name) = word.strip_prefix("header.")
+        && token(name)
+    {
+        return Some(KeyPart::Header(name.to_ascii_lowercase()));
+    }
+    if let Some(name) = word.strip_prefix("cookie.")
+        && token(name)
+    {
+        return Some(KeyPart::Cookie(name.to_owned()));
+    }
+    let valid = KEY_PARTS
+        .iter()
+        .map(|(name, _)| *name)
+        .chain(["header.NAME", "cookie.NAME"]);
+    ctx.fail(
+        &node.place,
+        format!(
+            "{} is not a part of a key{}",
+            quote(word),
+            hint(word, valid)
+        ),
+    )
+}
+
+/// Says which limits bite nowhere.
+pub fn warn_of_unused(
+    ctx: &mut Context,
+    node: Option<&Node>,
+    limits: &[LimitSpec],
+    routes: &[RouteSpec],
+) {
+    let Some(Kind::Map(entries)) = node.map(|node| &node.kind) else {
+        return;
+    };
+    for (index, (limit, (key, _))) in limits.iter().zip(entries).enumerate() {
+        let used = routes.iter().any(|route| route.limits.contains(&index));
+        if !limit.all && !used {
+            ctx.warn(
+                &key.place,
+                format!(
+                    "limit `{}` is not used: no route names it, and it is not for `all`",
+                    limit.name
+                ),
+            );
+        }
+    }
+}

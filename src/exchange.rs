@@ -1,0 +1,118 @@
+//! One request and its answer, as far as they got: what the stages hand on to each other, and what
+//! the record is written from. It lives as long as the request does; dropping it gives back the
+//! slots it holds.
+
+use crate::{
+    connection::Connection,
+    forward::{Picked, Tries, body::ReadAhead, bulkhead::Permit},
+    generation::Generation,
+    identify::{CredentialError, User},
+};
+use http::HeaderValue;
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+use verdict::{
+    Nanos,
+    decision::Decision,
+    prefix::{Prefix, PrefixLengths},
+};
+
+/// The state of one request.
+#[derive(Debug, Default)]
+pub struct Exchange {
+    /// Set by the first stage.
+    pub arrival: Option<Arrival>,
+    pub user: Option<Arc<User>>,
+    /// Why a credential was not accepted; the request goes on as anonymous.
+    pub credential_error: Option<CredentialError>,
+    /// Index of the route that matched.
+    pub route: Option<usize>,
+    pub decision: Option<Decision>,
+    /// Slots of bulkheads, held until the upstream has answered.
+    pub permits: Vec<Permit>,
+    /// What was read of the body before the request was sent on.
+    pub read_ahead: ReadAhead,
+    pub tries: Tries,
+    pub attempt: Option<Attempt>,
+    /// When the first try began; what the record calls the upstream's time.
+    pub forwarded: Option<Nanos>,
+    /// Why the request failed, for the record.
+    pub failure: Option<Failure>,
+    /// When asking again may help, for answers that say so.
+    pub retry_after: Duration,
+    /// Close the connection without a word.
+    pub close: bool,
+}
+
+/// What the first stage found out.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    pub began: Nanos,
+    pub time: SystemTime,
+    /// Seen from start to end by this request, whatever is reloaded meanwhile.
+    pub generation: Arc<Generation>,
+    pub connection: Arc<Connection>,
+    /// `x-request-id`.
+    pub id: HeaderValue,
+    pub client: Client,
+}
+
+impl Arrival {
+    /// The request's id as text.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        self.id.to_str().unwrap_or_default()
+    }
+}
+
+/// The address that counts as the client's, and what it belongs to.
+#[derive(Clone, Copy, Debug)]
+pub struct Client {
+    pub ip: IpAddr,
+    /// What counts as one client.
+    pub prefix: Prefix,
+    /// The /24 or /48 around it.
+    pub network: Prefix,
+}
+
+impl Client {
+    #[must_use]
+    pub fn new(ip: IpAddr, lengths: PrefixLengths) -> Self {
+        let ip = ip.to_canonical();
+        Self {
+            ip,
+            prefix: Prefix::of(ip, lengths),
+            network: Prefix::of(ip, PrefixLengths::NETWORK),
+        }
+    }
+}
+
+/// The try at an upstream that is under way, or was the last one.
+#[derive(Debug)]
+pub struct Attempt {
+    pub picked: Picked,
+    /// The status it answered with.
+    pub status: Option<u16>,
+    /// Its outcome was counted.
+    pub counted: bool,
+}
+
+/// Why a request failed: a stable code and a text for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub code: &'static str,
+    pub text: String,
+}
+
+impl Exchange {
+    /// Notes why the request failed. The latest reason counts: it is what the answer says.
+    pub fn fail(&mut self, code: &'static str, text: impl Into<String>) {
+        self.failure = Some(Failure {
+            code,
+            text: text.into(),
+        });
+    }
+}

@@ -1,0 +1,244 @@
+//! Which failures are tried again, and a budget so that retries never become the flood.
+
+use http::Method;
+use parking_lot::Mutex;
+use pingora_core::{Error, ErrorType};
+use std::time::Duration;
+use verdict::Nanos;
+
+/// Methods that may be sent twice: reading ones only. `PUT` and `DELETE` are idempotent by RFC 9110
+/// but not in every application, and nobody thanks a proxy for finding out.
+#[must_use]
+pub fn is_repeatable(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE
+    )
+}
+
+/// What is known of a failed try.
+#[derive(Clone, Copy, Debug)]
+pub struct Failure<'a> {
+    pub error: &'a Error,
+    pub stage: Stage,
+    pub method: &'a Method,
+    /// Whether all that was read of the body can be sent again.
+    pub body_kept: bool,
+    /// Whether response headers have reached the client.
+    pub answered: bool,
+}
+
+/// How far a try came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The connection never stood: nothing was sent (`fail_to_connect`).
+    Connecting,
+    /// On a connection made for it (`error_while_proxy`).
+    Fresh,
+    /// On a pooled connection, which may have been closed meanwhile (`error_while_proxy`).
+    Reused,
+}
+
+/// Where a failed request may go next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// To an endpoint that was not tried yet.
+    Elsewhere,
+    /// Anywhere: the failure says nothing of the endpoint.
+    Anywhere,
+    /// Nowhere.
+    GiveUp,
+}
+
+impl Failure<'_> {
+    /// By cause alone; the caller also keeps to `attempts` and asks the [`Budget`].
+    #[must_use]
+    pub fn next(&self) -> Next {
+        if self.answered {
+            return Next::GiveUp;
+        }
+        if self.stage == Stage::Connecting {
+            return if is_trouble_of_ours(self.error) {
+                Next::GiveUp
+            } else {
+                Next::Elsewhere
+            };
+        }
+        if self.error.esource() != &pingora_core::ErrorSource::Upstream
+            || !is_repeatable(self.method)
+            || !self.body_kept
+        {
+            return Next::GiveUp;
+        }
+        match self.error.etype() {
+            // The upstream may still be at it: a second try doubles its work.
+            ErrorType::ReadTimedout | ErrorType::WriteTimedout => Next::GiveUp,
+            ErrorType::ConnectionClosed
+            | ErrorType::ReadError
+            | ErrorType::WriteError
+            | ErrorType::H2Error => {
+                if self.stage == Stage::Reused {
+                    Next::Anywhere
+                } else {
+                    Next::Elsewhere
+                }
+            }
+            // Refused by the peer before it was worked on (GOAWAY, REFUSED_STREAM).
+            _ if self.error.retry() => Next::Anywhere,
+            _ => Next::GiveUp,
+        }
+    }
+}
+
+/// No other endpoint would do better.
+fn is_trouble_of_ours(error: &Error) -> bool {
+    matches!(
+        error.etype(),
+        ErrorType::InternalError | ErrorType::SocketError | ErrorType::BindError
+    )
+}
+
+/// Retries of one upstream: each request pays `share` of a token in, each retry takes one out. A few
+/// a second are always there, so that a quiet upstream can retry at all.
+#[derive(Debug)]
+pub struct Budget {
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    tokens: f64,
+    filled: Nanos,
+}
+
+impl Budget {
+    /// Tokens a second that come without any request.
+    const MINIMUM: f64 = 3.0;
+    /// Tokens that can be saved up: bounds the burst of retries after a sudden failure.
+    const CAPACITY: f64 = 100.0;
+
+    #[must_use]
+    pub fn new(now: Nanos) -> Self {
+        Self {
+            state: Mutex::new(State {
+                tokens: Self::MINIMUM,
+                filled: now,
+            }),
+        }
+    }
+
+    /// A request (not a retry) is on its way.
+    pub fn deposit(&self, share: f64) {
+        if share > 0.0 {
+            let mut state = self.state.lock();
+            state.tokens = (state.tokens + share).min(Self::CAPACITY);
+        }
+    }
+
+    /// Whether a retry may go; takes its token. Never, with a `share` of 0.
+    #[must_use]
+    pub fn withdraw(&self, share: f64, now: Nanos) -> bool {
+        if share <= 0.0 {
+            return false;
+        }
+        let mut state = self.state.lock();
+        let since: Duration = now.since(state.filled);
+        state.filled = state.filled.max(now);
+        // What comes for nothing never adds up to more than a second's worth.
+        if state.tokens < Self::MINIMUM {
+            state.tokens = (state.tokens + since.as_secs_f64() * Self::MINIMUM).min(Self::MINIMUM);
+        }
+        let enough = state.tokens >= 1.0;
+        if enough {
+            state.tokens -= 1.0;
+        }
+        enough
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure<'a>(error: &'a Error, method: &'a Method) -> Failure<'a> {
+        Failure {
+            error,
+            stage: Stage::Fresh,
+            method,
+            body_kept: true,
+            answered: false,
+        }
+    }
+
+    #[test]
+    fn only_what_is_safe_is_sent_twice() {
+        let closed = Error::new_up(ErrorType::ConnectionClosed);
+        let slow = Error::new_up(ErrorType::ReadTimedout);
+        let refused = Error::new_up(ErrorType::ConnectRefused);
+        let client = Error::new_down(ErrorType::ConnectionClosed);
+        let get = failure(&closed, &Method::GET);
+        let post = failure(&closed, &Method::POST);
+        assert_eq!(get.next(), Next::Elsewhere);
+        assert_eq!(
+            Failure {
+                stage: Stage::Reused,
+                ..get
+            }
+            .next(),
+            Next::Anywhere
+        );
+        assert_eq!(
+            Failure {
+                answered: true,
+                ..get
+            }
+            .next(),
+            Next::GiveUp
+        );
+        assert_eq!(
+            Failure {
+                body_kept: false,
+                ..get
+            }
+            .next(),
+            Next::GiveUp
+        );
+        assert_eq!(post.next(), Next::GiveUp);
+        assert_eq!(
+            Failure {
+                stage: Stage::Reused,
+                ..post
+            }
+            .next(),
+            Next::GiveUp
+        );
+        assert_eq!(failure(&slow, &Method::GET).next(), Next::GiveUp);
+        assert_eq!(failure(&client, &Method::GET).next(), Next::GiveUp);
+        assert_eq!(
+            Failure {
+                stage: Stage::Connecting,
+                ..failure(&refused, &Method::POST)
+            }
+            .next(),
+            Next::Elsewhere
+        );
+    }
+
+    #[test]
+    fn retries_are_a_share_of_requests() {
+        let budget = Budget::new(Nanos(0));
+        let taken = |now: Nanos| (0..1000).filter(|_| budget.withdraw(0.2, now)).count();
+        assert_eq!(taken(Nanos(0)), 3);
+        for _ in 0..100 {
+            budget.deposit(0.2);
+        }
+        assert!((19..=20).contains(&taken(Nanos(0))));
+        // An hour of quiet saves up no more than a second's worth.
+        assert_eq!(taken(Nanos(3_600_000_000_000)), 3);
+        for _ in 0..100_000 {
+            budget.deposit(0.2);
+        }
+        assert_eq!(taken(Nanos(3_600_000_000_000)), 100);
+        assert!(!Budget::new(Nanos(0)).withdraw(0.0, Nanos(0)));
+    }
+}

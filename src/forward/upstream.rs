@@ -1,0 +1,654 @@
+//! The upstreams of a configuration: their endpoints, which one takes a request, and what becomes of
+//! it. Finding addresses is [`super::discovery`]'s, asking after their health [`super::health`]'s.
+
+use super::{
+    balance, discovery,
+    endpoint::{Change, Endpoint, Fare, Outcome},
+    health,
+    peer::{self, BadPeer, PeerTemplate},
+    retry::{Budget, Failure, Next},
+};
+use crate::{
+    clock,
+    config::model::{Config, Endpoints, HostPort, Upstream},
+};
+use arc_swap::ArcSwap;
+use hickory_resolver::TokioResolver;
+use parking_lot::Mutex;
+use pingora_core::{connectors::http::Connector, upstreams::peer::HttpPeer};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+use tokio::{runtime::Handle, sync::watch};
+use verdict::{Nanos, prefix::Prefix};
+
+/// Most endpoints of one upstream: what DNS answers is bounded, too.
+const MAX_ENDPOINTS: usize = 256;
+
+/// All upstreams of one configuration, in its order.
+#[derive(Debug)]
+pub struct Upstreams {
+    pools: Vec<Arc<Pool>>,
+    /// Background tasks end when this is dropped with the generation it belongs to.
+    alive: watch::Sender<()>,
+}
+
+/// One upstream.
+#[derive(Debug)]
+pub(super) struct Pool {
+    pub(super) spec: Upstream,
+    pub(super) targets: Vec<Target>,
+    template: PeerTemplate,
+    endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
+    /// What each target is known to mean; `None` until it was resolved once.
+    answers: Mutex<Vec<Option<Vec<SocketAddr>>>>,
+    /// Counts targets that were resolved, for those who wait for it.
+    resolved: watch::Sender<usize>,
+    turn: AtomicUsize,
+    budget: Arc<Budget>,
+}
+
+/// Something that stands for addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Target {
+    Address(SocketAddr),
+    Name(HostPort),
+    Srv(String),
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Address(address) => write!(f, "{address}"),
+            Self::Name(name) => write!(f, "{}:{}", name.host, name.port),
+            Self::Srv(name) => f.write_str(name),
+        }
+    }
+}
+
+/// The tries of one request, kept in its context.
+#[derive(Debug, Default)]
+pub struct Tries {
+    made: u32,
+    /// Endpoints that failed it.
+    failed: Vec<SocketAddr>,
+}
+
+impl Tries {
+    /// How often the request was sent on, or an attempt was made to.
+    #[must_use]
+    pub fn made(&self) -> u32 {
+        self.made
+    }
+}
+
+/// No endpoint can take the request: answered with 503.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoEndpoint {
+    /// When asking again may help.
+    pub retry_after: Duration,
+}
+
+/// An endpoint with one more request in hand, until this is dropped.
+#[derive(Debug)]
+pub struct Picked {
+    pool: Arc<Pool>,
+    endpoint: Arc<Endpoint>,
+}
+
+impl Upstreams {
+    /// Endpoints of `previous` keep their health, rests and requests in flight where the upstream's
+    /// name and the address stay; names keep their last answer.
+    ///
+    /// # Errors
+    ///
+    /// TLS material that can't be used.
+    pub fn build(config: &Config, previous: Option<&Arc<Self>>) -> Result<Arc<Self>, BadPeer> {
+        let pools = config
+            .upstreams
+            .iter()
+            .map(|spec| {
+                let before = previous.and_then(|previous| previous.named(&spec.name));
+                Pool::build(spec, before).map(Arc::new)
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Arc::new(Self {
+            pools,
+            alive: watch::Sender::new(()),
+        }))
+    }
+
+    /// Picks an endpoint that is healthy, does not rest, and has not failed this request. When all
+    /// that are left rest, one of them: a slim chance is better than none.
+    pub fn pick(
+        &self,
+        upstream: usize,
+        client: Prefix,
+        tries: &mut Tries,
+    ) -> Result<Picked, NoEndpoint> {
+        let pool = self.pools.get(upstream).ok_or(NoEndpoint {
+            retry_after: Duration::from_secs(1),
+        })?;
+        if tries.made == 0 {
+            pool.budget.deposit(pool.spec.retries.budget);
+        }
+        tries.made = tries.made.saturating_add(1);
+        pool.pick(client, tries).ok_or_else(|| pool.unavailable())
+    }
+
+    /// Endpoints by state, for `rempart_upstream_endpoints{upstream,state}`; `resolving` counts names
+    /// without an answer yet.
+    pub fn states(&self) -> impl Iterator<Item = (&str, &'static str, usize)> {
+        let now = clock::now();
+        self.pools.iter().flat_map(move |pool| {
+            let (mut healthy, mut unhealthy, mut ejected) = (0, 0, 0);
+            for endpoint in pool.endpoints.load().iter() {
+                let count: &mut usize = if !endpoint.fare.is_healthy() {
+                    &mut unhealthy
+                } else if endpoint.fare.is_resting(now) {
+                    &mut ejected
+                } else {
+                    &mut healthy
+                };
+                *count = count.saturating_add(1);
+            }
+            [
+                (&*pool.spec.name, "healthy", healthy),
+                (&*pool.spec.name, "unhealthy", unhealthy),
+                (&*pool.spec.name, "ejected", ejected),
+                (&*pool.spec.name, "resolving", pool.unresolved()),
+            ]
+        })
+    }
+
+    /// Waits until each name has been resolved once, so that the first request finds an endpoint.
+    /// Callers bound it: a name that never resolves is never waited out.
+    pub async fn resolved(&self) {
+        for pool in &self.pools {
+            let mut count = pool.resolved.subscribe();
+            let all = count.wait_for(|count| *count >= pool.targets.len());
+            if all.await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Starts looking up names and checking health on `handle`'s runtime, until this generation is
+    /// dropped.
+    pub fn spawn_tasks(self: &Arc<Self>, handle: &Handle) {
+        self.spawn_tasks_with(handle, None);
+    }
+
+    /// With another resolver than the system's.
+    pub(super) fn spawn_tasks_with(
+        self: &Arc<Self>,
+        handle: &Handle,
+        resolver: Option<Arc<TokioResolver>>,
+    ) {
+        let names = self.pools.iter().flat_map(|pool| &pool.targets);
+        let has_names = names
+            .clone()
+            .any(|target| !matches!(target, Target::Address(_)));
+        let resolver = resolver.or_else(|| has_names.then(system_resolver).flatten());
+        let has_checks = self
+            .pools
+            .iter()
+            .any(|pool| pool.spec.health_check.is_some());
+        let connector = has_checks.then(|| Arc::new(Connector::new(None)));
+        for pool in &self.pools {
+            for (index, target) in pool.targets.iter().enumerate() {
+                if let (Some(resolver), false) = (&resolver, matches!(target, Target::Address(_))) {
+                    let (pool, resolver) = (Arc::downgrade(pool), Arc::clone(resolver));
+                    handle.spawn(discovery::run(pool, index, resolver, self.watch()));
+                }
+            }
+            if let (Some(check), Some(connector)) = (&pool.spec.health_check, &connector) {
+                let (pool, connector) = (Arc::downgrade(pool), Arc::clone(connector));
+                handle.spawn(health::run(pool, check.clone(), connector, self.watch()));
+            }
+        }
+    }
+
+    pub(super) fn pools(&self) -> &[Arc<Pool>] {
+        &self.pools
+    }
+
+    /// Ends (with an error) when this generation is dropped.
+    pub(super) fn watch(&self) -> watch::Receiver<()> {
+        self.alive.subscribe()
+    }
+
+    fn named(&self, name: &str) -> Option<&Pool> {
+        let mut pools = self.pools.iter();
+        pools
+            .find(|pool| &*pool.spec.name == name)
+            .map(|pool| &**pool)
+    }
+}
+
+impl Pool {
+    fn build(spec: &Upstream, previous: Option<&Self>) -> Result<Self, BadPeer> {
+        let targets = targets(&spec.endpoints);
+        let known: HashMap<Target, Vec<SocketAddr>> =
+            previous.map_or_else(HashMap::new, Self::known);
+        let answers: Vec<Option<Vec<SocketAddr>>> = targets
+            .iter()
+            .map(|target| match target {
+                Target::Address(address) => Some(vec![*address]),
+                target => known.get(target).cloned(),
+            })
+            .collect();
+        let pool = Self {
+            template: PeerTemplate::build(spec)?,
+            spec: spec.clone(),
+            targets,
+            endpoints: ArcSwap::from_pointee(Vec::new()),
+            resolved: watch::Sender::new(0),
+            answers: Mutex::new(answers),
+            turn: AtomicUsize::new(0),
+            budget: previous.map_or_else(
+                || Arc::new(Budget::new(clock::now())),
+                |previous| Arc::clone(&previous.budget),
+            ),
+        };
+        if let Some(previous) = previous {
+            pool.endpoints.store(previous.endpoints.load_full());
+        }
+        pool.refresh();
+        Ok(pool)
+    }
+
+    fn known(&self) -> HashMap<Target, Vec<SocketAddr>> {
+        let answers = self.answers.lock().clone();
+        let both = self.targets.iter().cloned().zip(answers);
+        both.filter_map(|(target, answer)| Some((target, answer?)))
+            .collect()
+    }
+
+    /// Takes over what a target was resolved to; `true` when the endpoints changed by it.
+    pub(super) fn learn(&self, target: usize, addresses: Vec<SocketAddr>) -> bool {
+        match self.answers.lock().get_mut(target) {
+            Some(answer) if answer.as_ref() == Some(&addresses) => return false,
+            Some(answer) => *answer = Some(addresses),
+            None => return false,
+        }
+        self.refresh()
+    }
+
+    /// Makes the endpoints anew from all answers; those that stay keep how they fare. `true` when
+    /// their addresses changed.
+    fn refresh(&self) -> bool {
+        let answers = self.answers.lock();
+        let before = self.endpoints.load_full();
+        let mut endpoints: Vec<Arc<Endpoint>> = Vec::new();
+        for address in answers.iter().flatten().flatten().copied() {
+            let known = endpoints.iter().any(|endpoint| endpoint.address == address);
+            if known || endpoints.len() >= MAX_ENDPOINTS {
+                continue;
+            }
+            let fare = before
+                .iter()
+                .find(|endpoint| endpoint.address == address)
+                .map_or_else(|| Arc::new(Fare::default()), |old| Arc::clone(&old.fare));
+            endpoints.push(Arc::new(Endpoint {
+                address,
+                seed: balance::seed(address),
+                peer: self.template.peer(address),
+                fare,
+            }));
+        }
+        if self.spec.health_check.is_none() {
+            // Nothing would ever lift a verdict of checks that are no longer made.
+            for endpoint in &endpoints {
+                endpoint.fare.set_healthy(true);
+            }
+        }
+        let addresses = |list: &[Arc<Endpoint>]| -> Vec<SocketAddr> {
+            list.iter().map(|endpoint| endpoint.address).collect()
+        };
+        let changed = addresses(&before) != addresses(&endpoints);
+        self.endpoints.store(Arc::new(endpoints));
+        self.resolved.send_replace(answers.iter().flatten().count());
+        changed
+    }
+
+    pub(super) fn endpoints(&self) -> Arc<Vec<Arc<Endpoint>>> {
+        self.endpoints.load_full()
+    }
+
+    fn pick(self: &Arc<Self>, client: Prefix, tries: &Tries) -> Option<Picked> {
+        let endpoints = self.endpoints.load();
+        let now = clock::now();
+        let turn = self.turn.fetch_add(1, Relaxed);
+        let fits = |endpoint: &Endpoint| {
+            endpoint.fare.is_healthy() && !tries.failed.contains(&endpoint.address)
+        };
+        let pick = |fits: &dyn Fn(&Endpoint) -> bool| {
+            balance::pick(self.spec.balance, &endpoints, client, turn, fits).cloned()
+        };
+        let endpoint = pick(&|endpoint| fits(endpoint) && !endpoint.fare.is_resting(now))
+            .or_else(|| pick(&fits))?;
+        endpoint.fare.begin();
+        Some(Picked {
+            pool: Arc::clone(self),
+            endpoint,
+        })
+    }
+
+    fn has_another(&self, tries: &Tries) -> bool {
+        self.endpoints
+            .load()
+            .iter()
+            .any(|endpoint| endpoint.fare.is_healthy() && !tries.failed.contains(&endpoint.address))
+    }
+
+    fn unavailable(&self) -> NoEndpoint {
+        let check = self.spec.health_check.as_ref();
+        let every = check.map_or(Duration::from_secs(1), |check| check.every);
+        NoEndpoint {
+            retry_after: every.clamp(Duration::from_secs(1), Duration::from_secs(60)),
+        }
+    }
+
+    fn unresolved(&self) -> usize {
+        self.answers
+            .lock()
+            .iter()
+            .filter(|answer| answer.is_none())
+            .count()
+    }
+
+    /// Whether one more endpoint may rest without going over `ejection.maximum`.
+    fn may_rest(&self, now: Nanos) -> bool {
+        let endpoints = self.endpoints.load();
+        let resting = endpoints
+            .iter()
+            .filter(|endpoint| endpoint.fare.is_resting(now))
+            .count();
+        let share = |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
+        share(resting) + 1.0 <= share(endpoints.len()) * self.spec.ejection.maximum
+    }
+}
+
+impl Picked {
+    /// The upstream's name, for labels and logs.
+    #[must_use]
+    pub fn upstream(&self) -> &Arc<str> {
+        &self.pool.spec.name
+    }
+
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.endpoint.address
+    }
+
+    /// What `upstream_peer` returns. `stream` for requests that become one (WebSocket): there the
+    /// response timeout would cut a silence that is no failure.
+    #[must_use]
+    pub fn peer(&self, stream: bool) -> Box<HttpPeer> {
+        let mut peer = Box::new(self.endpoint.peer.clone());
+        if stream {
+            peer::allow_silence(&mut peer);
+        }
+        peer
+    }
+
+    /// Tells how the request went; an endpoint that keeps failing rests for a while.
+    pub fn report(&self, outcome: Outcome) {
+        let now = clock::now();
+        let (pool, address) = (&self.pool, self.endpoint.address);
+        let may_rest = || pool.may_rest(now);
+        match self
+            .endpoint
+            .fare
+            .note(outcome, pool.spec.ejection, now, may_rest)
+        {
+            Some(Change::Ejected(rest)) => tracing::warn!(
+                upstream = &*pool.spec.name,
+                endpoint = %address,
+                seconds = rest.as_secs(),
+                cause = outcome.name(),
+                "endpoint keeps failing and is left out for a while"
+            ),
+            Some(Change::Restored) => tracing::info!(
+                upstream = &*pool.spec.name,
+                endpoint = %address,
+                "endpoint answers again"
+            ),
+            None => {}
+        }
+    }
+
+    /// Whether the request may be tried again: by the cause, the number of tries, whether there is
+    /// another endpoint, and the upstream's budget. What this returns goes to `Error::set_retry`.
+    pub fn may_retry(&self, failure: &Failure<'_>, tries: &mut Tries) -> bool {
+        match failure.next() {
+            Next::GiveUp => return false,
+            Next::Elsewhere => tries.failed.push(self.endpoint.address),
+            Next::Anywhere => {}
+        }
+        let retries = self.pool.spec.retries;
+        tries.made <= retries.attempts
+            && self.pool.has_another(tries)
+            && self.pool.budget.withdraw(retries.budget, clock::now())
+    }
+}
+
+impl Drop for Picked {
+    fn drop(&mut self) {
+        self.endpoint.fare.end();
+    }
+}
+
+fn system_resolver() -> Option<Arc<TokioResolver>> {
+    match discovery::system_resolver() {
+        Ok(resolver) => Some(Arc::new(resolver)),
+        Err(problem) => {
+            tracing::error!(%problem, "the system's resolver can't be used: no name will resolve");
+            None
+        }
+    }
+}
+
+fn targets(endpoints: &Endpoints) -> Vec<Target> {
+    match endpoints {
+        Endpoints::List(list) => list
+            .iter()
+            .map(|entry| match entry.host.parse::<IpAddr>() {
+                Ok(address) => Target::Address(SocketAddr::new(address, entry.port)),
+                Err(_) => Target::Name(entry.clone()),
+            })
+            .collect(),
+        Endpoints::Dns { target, .. } => vec![match target.host.parse::<IpAddr>() {
+            Ok(address) => Target::Address(SocketAddr::new(address, target.port)),
+            Err(_) => Target::Name(target.clone()),
+        }],
+        Endpoints::Srv { name, .. } => vec![Target::Srv(name.clone())],
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::config::model::{
+        Balance, Ejection, HealthCheck, Retries, UpstreamProtocol, UpstreamTimeouts,
+    };
+    use crate::forward::retry::Stage;
+    use http::Method;
+    use pingora_core::{Error, ErrorType, upstreams::peer::Peer};
+    use verdict::prefix::PrefixLengths;
+
+    pub fn upstream(name: &str, endpoints: &[&str]) -> Upstream {
+        let list = endpoints.iter().map(|endpoint| {
+            let (host, port) = endpoint.rsplit_once(':').unwrap();
+            HostPort {
+                host: host.into(),
+                port: port.parse().unwrap(),
+            }
+        });
+        Upstream {
+            name: name.into(),
+            endpoints: Endpoints::List(list.collect()),
+            balance: Balance::RoundRobin,
+            protocol: UpstreamProtocol::Http1,
+            tls: None,
+            health_check: None,
+            ejection: Ejection {
+                failures: 2,
+                rest: Duration::from_secs(600),
+                maximum: 0.5,
+            },
+            retries: Retries {
+                attempts: 2,
+                budget: 0.2,
+            },
+            timeouts: UpstreamTimeouts {
+                connect: Duration::from_secs(2),
+                response: Duration::from_secs(30),
+            },
+        }
+    }
+
+    pub fn generation(specs: &[Upstream], previous: Option<&Upstreams>) -> Upstreams {
+        let pools = specs.iter().map(|spec| {
+            let before = previous.and_then(|previous| previous.named(&spec.name));
+            Arc::new(Pool::build(spec, before).unwrap())
+        });
+        Upstreams {
+            pools: pools.collect(),
+            alive: watch::Sender::new(()),
+        }
+    }
+
+    pub fn client() -> Prefix {
+        Prefix::of(IpAddr::from([192, 0, 2, 7]), PrefixLengths::CLIENT)
+    }
+
+    fn pick(upstreams: &Upstreams) -> Result<Picked, NoEndpoint> {
+        upstreams.pick(0, client(), &mut Tries::default())
+    }
+
+    fn count(upstreams: &Upstreams, state: &str) -> usize {
+        let mut states = upstreams.states();
+        states.find(|(_, name, _)| *name == state).unwrap().2
+    }
+
+    #[test]
+    fn a_failing_endpoint_rests_and_its_share_is_bounded() {
+        let upstreams = generation(&[upstream("app", &["10.0.0.1:80", "10.0.0.2:80"])], None);
+        let first = pick(&upstreams).unwrap();
+        first.report(Outcome::ConnectFailed);
+        first.report(Outcome::ConnectFailed);
+        assert_eq!(count(&upstreams, "ejected"), 1);
+        for _ in 0..10 {
+            let other = pick(&upstreams).unwrap();
+            assert_ne!(other.address(), first.address());
+            // Half may rest, no more.
+            other.report(Outcome::ConnectFailed);
+        }
+        assert_eq!(count(&upstreams, "ejected"), 1);
+        assert_eq!(count(&upstreams, "healthy"), 1);
+    }
+
+    #[test]
+    fn unhealthy_endpoints_get_nothing() {
+        let upstreams = generation(&[upstream("app", &["10.0.0.1:80"])], None);
+        upstreams.pools[0].endpoints()[0].fare.set_healthy(false);
+        assert!(pick(&upstreams).is_err());
+        assert_eq!(count(&upstreams, "unhealthy"), 1);
+    }
+
+    #[test]
+    fn a_reload_keeps_how_endpoints_fare() {
+        let mut spec = upstream("app", &["10.0.0.1:80", "10.0.0.2:80"]);
+        spec.health_check = Some(HealthCheck {
+            path: "/".into(),
+            every: Duration::from_secs(5),
+            timeout: Duration::from_secs(1),
+            healthy: 1,
+            unhealthy: 1,
+        });
+        let before = generation(&[spec.clone()], None);
+        before.pools[0].endpoints()[0].fare.set_healthy(false);
+        let held = pick(&before).unwrap();
+        spec.timeouts.response = Duration::from_secs(5);
+        spec.endpoints = upstream("app", &["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]).endpoints;
+        let after = generation(&[spec.clone()], Some(&before));
+        assert_eq!(count(&after, "unhealthy"), 1);
+        assert_eq!(count(&after, "healthy"), 2);
+        assert_eq!(after.pools[0].endpoints()[1].fare.in_flight(), 1);
+        drop(held);
+        assert_eq!(after.pools[0].endpoints()[1].fare.in_flight(), 0);
+        assert_eq!(
+            pick(&after).unwrap().peer(false).options.read_timeout,
+            Some(Duration::from_secs(5))
+        );
+        spec.health_check = None;
+        assert_eq!(count(&generation(&[spec], Some(&after)), "unhealthy"), 0);
+    }
+
+    #[test]
+    fn retries_go_elsewhere_and_end() {
+        let refused = Error::new_up(ErrorType::ConnectRefused);
+        let failure = Failure {
+            error: &refused,
+            stage: Stage::Connecting,
+            method: &Method::POST,
+            body_kept: true,
+            answered: false,
+        };
+        let upstreams = generation(
+            &[upstream(
+                "app",
+                &["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80", "10.0.0.4:80"],
+            )],
+            None,
+        );
+        let mut tries = Tries::default();
+        let mut seen = Vec::new();
+        loop {
+            let picked = upstreams.pick(0, client(), &mut tries).unwrap();
+            assert!(!seen.contains(&picked.address()));
+            seen.push(picked.address());
+            if !picked.may_retry(&failure, &mut tries) {
+                break;
+            }
+        }
+        assert_eq!(seen.len(), 3);
+
+        let alone = generation(&[upstream("app", &["10.0.0.1:80"])], None);
+        let mut tries = Tries::default();
+        let picked = alone.pick(0, client(), &mut tries).unwrap();
+        assert!(!picked.may_retry(&failure, &mut tries));
+    }
+
+    #[test]
+    fn names_have_no_endpoint_until_resolved() {
+        let spec = upstream("app", &["app.internal:80"]);
+        let before = generation(&[spec.clone()], None);
+        assert!(pick(&before).is_err());
+        assert_eq!(count(&before, "resolving"), 1);
+        let address: SocketAddr = "10.0.0.9:80".parse().unwrap();
+        assert!(before.pools[0].learn(0, vec![address]));
+        assert!(!before.pools[0].learn(0, vec![address]));
+        assert_eq!(pick(&before).unwrap().address(), address);
+        let after = generation(&[spec], Some(&before));
+        assert_eq!(pick(&after).unwrap().address(), address);
+    }
+
+    #[test]
+    fn streams_may_be_silent() {
+        let upstreams = generation(&[upstream("app", &["10.0.0.1:80"])], None);
+        let picked = pick(&upstreams).unwrap();
+        let quiet = picked.peer(true);
+        assert!(quiet.options.read_timeout > Some(Duration::from_secs(60)));
+        // Timeouts don't divide the pool of connections.
+        assert_eq!(quiet.reuse_hash(), picked.peer(false).reuse_hash());
+    }
+}

@@ -1,0 +1,90 @@
+//! Everything that is built from one configuration, swapped whole at a reload. State that outlives
+//! a reload (counters, health, caches) is taken over from the generation before.
+
+use crate::{
+    config::Config,
+    forward::{Router, Upstreams, bulkhead::Bulkheads, peer::BadPeer},
+    identify::{Identifier, TrustedProxies},
+    record::metrics::{Metrics, NO_ROUTE, RouteMetrics, UpstreamMetrics},
+};
+use std::sync::Arc;
+use tokio::runtime::Handle;
+use verdict::policy::Policy;
+
+/// One configuration, ready to serve.
+#[derive(Debug)]
+pub struct Generation {
+    pub config: Arc<Config>,
+    pub trusted: TrustedProxies,
+    pub router: Router,
+    pub identifier: Arc<Identifier>,
+    pub policy: Policy,
+    pub upstreams: Arc<Upstreams>,
+    pub bulkheads: Bulkheads,
+    /// In the order of the routes.
+    routes: Vec<Arc<RouteMetrics>>,
+    no_route: Arc<RouteMetrics>,
+    /// In the order of the upstreams.
+    upstream_metrics: Vec<Arc<UpstreamMetrics>>,
+}
+
+impl Generation {
+    /// Builds a generation; nothing is started yet. `control` is where slow work goes on.
+    ///
+    /// # Errors
+    /// TLS material for an upstream that can't be used.
+    pub fn build(
+        config: Config,
+        previous: Option<&Self>,
+        metrics: &Metrics,
+        control: &Handle,
+    ) -> Result<Self, BadPeer> {
+        let config = Arc::new(config);
+        Ok(Self {
+            trusted: TrustedProxies::new(&config.clients.trusted_proxies),
+            router: Router::build(&config.routes),
+            identifier: Arc::new(Identifier::build(
+                &config.identity,
+                previous.map(|previous| &*previous.identifier),
+            )),
+            policy: Policy::build(
+                config.policy.clone(),
+                previous.map(|previous| &previous.policy),
+            ),
+            upstreams: Upstreams::build(&config, previous.map(|previous| &previous.upstreams))?,
+            bulkheads: Bulkheads::build(
+                &config.policy.limits,
+                previous.map(|previous| &previous.bulkheads),
+                control.clone(),
+            ),
+            routes: config
+                .routes
+                .iter()
+                .map(|route| metrics.route(&route.name))
+                .collect(),
+            no_route: metrics.route(NO_ROUTE),
+            upstream_metrics: config
+                .upstreams
+                .iter()
+                .map(|upstream| metrics.upstream(&upstream.name))
+                .collect(),
+            config,
+        })
+    }
+
+    /// Where requests of a route are counted.
+    #[must_use]
+    pub fn route_metrics(&self, route: Option<usize>) -> &RouteMetrics {
+        route
+            .and_then(|route| self.routes.get(route))
+            .unwrap_or(&self.no_route)
+    }
+
+    /// Where tries at an upstream are counted.
+    #[must_use]
+    pub fn upstream_metrics(&self, upstream: usize) -> Option<&UpstreamMetrics> {
+        self.upstream_metrics
+            .get(upstream)
+            .map(|metrics| &**metrics)
+    }
+}

@@ -1,0 +1,156 @@
+//! Deadlines that cost nothing while a peer is quick: a timer that is seldom re-armed, and the
+//! account of a body's pace. What to do when one passes is left to the stream.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// One timer for all deadlines of a connection. It is armed when something first has to wait, and
+/// re-armed only when it went off too early or a nearer deadline came up: a keep-alive connection
+/// under load touches the timer wheel once an idle period, not once a request.
+#[derive(Debug, Default)]
+pub struct Alarm {
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Alarm {
+    /// Ready when `deadline` has passed; otherwise the task is woken at the deadline or earlier.
+    pub fn poll(&mut self, deadline: Instant, now: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        if now >= deadline {
+            return Poll::Ready(());
+        }
+        let sleep = self
+            .sleep
+            .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        if sleep.deadline() > deadline || sleep.is_elapsed() {
+            sleep.as_mut().reset(deadline);
+        }
+        if sleep.as_mut().poll(cx).is_ready() {
+            // It was armed for an earlier deadline that no longer matters.
+            sleep.as_mut().reset(deadline);
+            return sleep.as_mut().poll(cx);
+        }
+        Poll::Pending
+    }
+}
+
+/// Whether a peer keeps up `rate` bytes a second, over the time that was spent waiting for it: time
+/// in which nobody read (a slow upstream) costs it nothing.
+///
+/// The peer holds an allowance of waiting time, `grace` at first. Waiting spends it, each byte earns
+/// 1/`rate` seconds back, up to `grace`.
+#[derive(Debug)]
+pub struct Pace {
+    rate: u64,
+    grace: Duration,
+    allowance: Duration,
+    waiting_since: Option<Instant>,
+}
+
+impl Pace {
+    /// `rate` in bytes a second; 0 demands that something arrives within each `grace`.
+    #[must_use]
+    pub fn new(rate: u64, grace: Duration) -> Self {
+        Self {
+            rate,
+            grace,
+            allowance: grace,
+            waiting_since: None,
+        }
+    }
+
+    /// Nothing can be read at `now`: when the allowance will be used up.
+    pub fn waits(&mut self, now: Instant) -> Instant {
+        *self.waiting_since.get_or_insert(now) + self.allowance
+    }
+
+    /// `bytes` were read. `now` is asked for only when the peer had been waited for.
+    pub fn received(&mut self, bytes: usize, now: impl FnOnce() -> Instant) {
+        if let Some(since) = self.waiting_since.take() {
+            let waited = now().saturating_duration_since(since);
+            self.allowance = self.allowance.saturating_sub(waited);
+        }
+        if self.allowance < self.grace {
+            let earned = match self.rate {
+                0 => self.grace,
+                #[allow(clippy::cast_precision_loss)] // a body's pace needs no 53 bits
+                rate => Duration::from_secs_f64(bytes as f64 / rate as f64),
+            };
+            self.allowance = self.allowance.saturating_add(earned).min(self.grace);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_drip_below_the_rate_uses_its_grace_up() {
+        let start = Instant::now();
+        let mut pace = Pace::new(1024, 5 * SECOND);
+        let mut now = start;
+        // 100 bytes every second where 1,024 are due.
+        for _ in 0..100 {
+            if pace.waits(now) <= now + SECOND {
+                assert!(now > start, "the grace was given");
+                return;
+            }
+            now += SECOND;
+            pace.received(100, || now);
+        }
+        panic!("a drip lived on");
+    }
+
+    #[test]
+    fn the_rate_itself_is_enough_for_ever() {
+        let mut now = Instant::now();
+        let mut pace = Pace::new(1024, 5 * SECOND);
+        for _ in 0..10_000 {
+            assert!(pace.waits(now) > now + SECOND);
+            now += SECOND;
+            pace.received(1024, || now);
+        }
+    }
+
+    #[test]
+    fn time_in_which_nobody_reads_is_free() {
+        let mut now = Instant::now();
+        let mut pace = Pace::new(1024, 5 * SECOND);
+        for _ in 0..100 {
+            now += 60 * SECOND; // the upstream was slow; no read was tried
+            pace.received(1, || unreachable!("not waited for"));
+        }
+        assert_eq!(pace.waits(now), now + 5 * SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_alarm_goes_off_at_the_deadline_and_not_before() {
+        let mut alarm = Alarm::default();
+        let start = Instant::now();
+        for (armed, wanted) in [(5, 5), (5, 20), (30, 3)] {
+            let begin = Instant::now();
+            // Arm it for one deadline, then wait for another.
+            std::future::poll_fn(|cx| {
+                let _ = alarm.poll(begin + armed * SECOND, Instant::now(), cx);
+                Poll::Ready(())
+            })
+            .await;
+            std::future::poll_fn(|cx| alarm.poll(begin + wanted * SECOND, Instant::now(), cx))
+                .await;
+            let waited = begin.elapsed();
+            assert!(waited >= wanted * SECOND, "{armed} {wanted}: {waited:?}");
+            assert!(
+                waited < (wanted + 1) * SECOND,
+                "{armed} {wanted}: {waited:?}"
+            );
+        }
+        assert!(start.elapsed() >= 28 * SECOND);
+    }
+}

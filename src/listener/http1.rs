@@ -1,0 +1,243 @@
+//! HTTP/1 sessions that exist only while there is a request. Between requests a connection is a
+//! socket, its TLS state and this small loop; when a whole head has arrived it is handed to pingora,
+//! for one request.
+//!
+//! The place where bytes become a session, [`serve_one`], is also where a path of our own for plain
+//! requests would branch off.
+
+use super::{
+    Shared, answer,
+    close::close,
+    head,
+    stream::{Body, ClientStream, Home, Lent, Limits},
+};
+use crate::config::model::ClientTimeouts;
+use http::StatusCode;
+use pingora_core::{apps::HttpServerApp, protocols::http::ServerSession, server::ShutdownWatch};
+use pingora_proxy::{HttpProxy, ProxyHttp};
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    sync::{Arc, atomic::Ordering::Relaxed},
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::{
+    io::AsyncWriteExt,
+    time::{Instant, timeout},
+};
+
+/// After the signal to shut down, how long a connection may stay idle: a request that crosses the
+/// signal on the wire is still answered, with `connection: close`.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// The limits of a request under these timeouts.
+pub fn limits(timeouts: &ClientTimeouts) -> Limits {
+    Limits {
+        body_minimum_rate: timeouts.body_minimum_rate,
+        body_grace: timeouts.headers,
+        write: timeouts.idle,
+        upgraded: timeouts.request,
+    }
+}
+
+/// Serves requests until the connection ends. Gives the stream back if it turns out to speak HTTP/2
+/// with prior knowledge, and `http2` allows that.
+pub async fn serve<SV>(
+    mut stream: Box<ClientStream>,
+    http2: bool,
+    shared: &Shared,
+    proxy: &Arc<HttpProxy<SV>>,
+    shutdown: &ShutdownWatch,
+) -> Option<Box<ClientStream>>
+where
+    SV: ProxyHttp + Send + Sync + 'static,
+    SV::CTX: Send + Sync,
+{
+    let home = Home::default();
+    let mut watch = shutdown.clone();
+    let mut waiting = Waiting {
+        leaving: pin!(async move {
+            // An error means that the sender is gone, which is leaving as well.
+            let _ = watch.wait_for(|leave| *leave).await;
+        }),
+        left: false,
+        first: true,
+        timeouts: shared.config.load().connections.timeouts.clone(),
+    };
+    loop {
+        let end = match waiting.head(&mut stream).await {
+            Head::Complete(end) => end,
+            Head::Closed | Head::Idle => break,
+            Head::Late => {
+                shared.metrics.connection_refused("timeout");
+                stream.timed_out = true;
+                break;
+            }
+            Head::TooLarge => {
+                shared.metrics.connection_refused("malformed");
+                refuse(&mut stream, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE).await;
+                break;
+            }
+        };
+        let head = stream.ahead().get(..end).unwrap_or_default();
+        if http2 && waiting.first && head == head::HTTP2_PREFACE {
+            return Some(stream);
+        }
+        let body = match head::framing(head) {
+            Ok(body) => body,
+            Err(status) => {
+                shared.metrics.connection_refused("malformed");
+                refuse(&mut stream, status).await;
+                break;
+            }
+        };
+        waiting.timeouts = shared.config.load().connections.timeouts.clone();
+        stream.begin(body, limits(&waiting.timeouts));
+        stream = match serve_one(stream, end, body, &home, proxy, shutdown).await {
+            Served::Again(stream) => stream,
+            Served::Last(stream) => {
+                if stream.timed_out {
+                    shared.metrics.connection_refused("timeout");
+                }
+                close(stream).await;
+                return None;
+            }
+            Served::Gone => return None,
+        };
+        stream.rest();
+        waiting.first = false;
+    }
+    close(stream).await;
+    None
+}
+
+enum Served {
+    /// The connection waits for its next request.
+    Again(Box<ClientStream>),
+    /// That was the last one.
+    Last(Box<ClientStream>),
+    /// The stream did not come back.
+    Gone,
+}
+
+/// One request, whose head of `end` bytes was read ahead.
+async fn serve_one<SV>(
+    mut stream: Box<ClientStream>,
+    end: usize,
+    _body: Body,
+    home: &Home,
+    proxy: &Arc<HttpProxy<SV>>,
+    shutdown: &ShutdownWatch,
+) -> Served
+where
+    SV: ProxyHttp + Send + Sync + 'static,
+    SV::CTX: Send + Sync,
+{
+    let head = stream.take_ahead(end);
+    let mut session = ServerSession::new_http1(Box::new(Lent::new(stream, home)));
+    session.set_pipelined_prefix(head);
+    // The stream has deadlines of its own.
+    session.set_read_timeout(None);
+    let reused = proxy.process_new_http(session, shutdown).await;
+    let again = reused.is_some();
+    // Dropping it sends the stream home.
+    drop(reused);
+    let Some(stream) = home.lock().take() else {
+        return Served::Gone;
+    };
+    if again && !stream.ended && !stream.timed_out && !stream.connection().drop.load(Relaxed) {
+        Served::Again(stream)
+    } else {
+        Served::Last(stream)
+    }
+}
+
+/// Answers a request that can't be served.
+async fn refuse(stream: &mut ClientStream, status: StatusCode) {
+    let sending = async {
+        stream.write_all(&answer::refusal(status)).await?;
+        stream.flush().await
+    };
+    // If it can't be sent, closing is all that is left.
+    let _ = timeout(FAREWELL, sending).await;
+}
+
+enum Head {
+    /// A whole head of this many bytes was read ahead.
+    Complete(usize),
+    /// The client closed.
+    Closed,
+    /// No request began in time.
+    Idle,
+    /// A request began and its head did not end in time.
+    Late,
+    TooLarge,
+}
+
+/// Waits for requests.
+struct Waiting<'a, F> {
+    leaving: Pin<&'a mut F>,
+    left: bool,
+    /// No request was served yet.
+    first: bool,
+    timeouts: ClientTimeouts,
+}
+
+impl<F: Future<Output = ()>> Waiting<'_, F> {
+    async fn head(&mut self, stream: &mut ClientStream) -> Head {
+        let mut scanned = 0;
+        let mut since = None;
+        let mut begun = None;
+        poll_fn(|cx| {
+            loop {
+                let empty_lines = head::leading_empty_lines(stream.ahead());
+                if empty_lines > 0 {
+                    drop(stream.take_ahead(empty_lines));
+                    scanned = 0;
+                }
+                if let Some(end) = head::end(stream.ahead(), &mut scanned) {
+                    if end > head::MAXIMUM {
+                        return Poll::Ready(Head::TooLarge);
+                    }
+                    return Poll::Ready(Head::Complete(end));
+                }
+                if stream.ahead().len() > head::MAXIMUM {
+                    return Poll::Ready(Head::TooLarge);
+                }
+                match stream.poll_ahead(cx) {
+                    Poll::Ready(Ok(1..)) => {
+                        begun.get_or_insert_with(Instant::now);
+                    }
+                    Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Head::Closed),
+                    Poll::Pending => return self.wait(stream, &mut since, begun, cx),
+                }
+            }
+        })
+        .await
+    }
+
+    fn wait(
+        &mut self,
+        stream: &mut ClientStream,
+        since: &mut Option<Instant>,
+        begun: Option<Instant>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Head> {
+        self.left = self.left || self.leaving.as_mut().poll(cx).is_ready();
+        let since = *since.get_or_insert_with(Instant::now);
+        let deadline = match begun {
+            Some(begun) => begun + self.timeouts.headers,
+            None if self.left => since + FAREWELL.min(self.timeouts.idle),
+            None if self.first => since + self.timeouts.headers,
+            None => since + self.timeouts.idle,
+        };
+        stream.poll_deadline(deadline, cx).map(|()| {
+            if begun.is_some() || (self.first && !self.left) {
+                Head::Late
+            } else {
+                Head::Idle
+            }
+        })
+    }
+}

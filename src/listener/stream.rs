@@ -1,0 +1,611 @@
+//! A client's connection as pingora sees it: decrypted bytes, a write buffer, and the deadlines of a
+//! request in service. Waiting between requests is left to [`super::http1`].
+
+use super::deadline::{Alarm, Pace};
+use crate::connection::Connection;
+use bytes::{Buf, BytesMut};
+use parking_lot::Mutex;
+use pingora_core::protocols::{
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
+    TimingDigest, UniqueID, UniqueIDType, raw_connect::ProxyDigest, tls::SslDigest,
+};
+use std::{
+    fmt,
+    io::{self, IoSlice},
+    os::fd::AsRawFd,
+    pin::Pin,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::Instant,
+};
+use tokio_rustls::server::TlsStream;
+
+/// Bytes that are gathered before they are written unasked: one TLS record.
+const GATHERED: usize = 16 * 1024;
+
+/// The transport below a [`ClientStream`].
+pub enum Transport {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Transport {
+    /// The socket itself.
+    #[must_use]
+    pub fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(tcp) => tcp,
+            Self::Tls(tls) => tls.get_ref().0,
+        }
+    }
+
+    /// The socket, without a word to the peer.
+    #[must_use]
+    pub fn into_tcp(self) -> TcpStream {
+        match self {
+            Self::Plain(tcp) => tcp,
+            Self::Tls(tls) => tls.into_inner().0,
+        }
+    }
+}
+
+/// What a read means at this point of the connection.
+#[derive(Debug)]
+enum Expected {
+    /// Nothing: the request is complete. What comes is the next one's.
+    Nothing,
+    /// Frames decide, not this stream (HTTP/2).
+    Frames,
+    /// This many bytes of a body are still due.
+    Length(u64, Pace),
+    /// A chunked body; its end shows only to the one who parses it.
+    Chunked(Pace),
+    /// An upgraded stream: either side must say something within the limit.
+    Upgraded { limit: Duration, last: Instant },
+}
+
+/// How a request's body is framed (RFC 9112, section 6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Body {
+    None,
+    Length(u64),
+    Chunked,
+}
+
+/// The limits that hold while a request is in service.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes a second of a request body.
+    pub body_minimum_rate: u64,
+    /// How long a body may fall behind that rate at first.
+    pub body_grace: Duration,
+    /// How long a write may make no progress.
+    pub write: Duration,
+    /// How long an upgraded stream may be silent.
+    pub upgraded: Duration,
+}
+
+/// One client's connection after the handshake.
+pub struct ClientStream {
+    transport: Transport,
+    /// Bytes that were read and not consumed yet: the beginning of a request or of its body, or of
+    /// what a client sent after it.
+    ahead: BytesMut,
+    gathered: BytesMut,
+    expected: Expected,
+    limits: Limits,
+    alarm: Alarm,
+    write_waiting_since: Option<Instant>,
+    /// No final response has begun since the request.
+    unanswered: bool,
+    /// Something moved since [`Expected::Upgraded`] last looked at the clock.
+    moved: bool,
+    /// The peer has closed its side.
+    pub ended: bool,
+    /// A deadline passed.
+    pub timed_out: bool,
+    shut: bool,
+    http2: bool,
+    connection: Arc<Connection>,
+    proxy_digest: Arc<ProxyDigest>,
+    ssl_digest: Option<Arc<SslDigest>>,
+}
+
+impl ClientStream {
+    #[must_use]
+    pub fn new(
+        transport: Transport,
+        connection: Arc<Connection>,
+        ssl_digest: Option<Arc<SslDigest>>,
+        limits: Limits,
+    ) -> Self {
+        // Pingora's place for a CONNECT proxy's answer: empty, the user data is what counts.
+        let answer = http::Response::new(()).into_parts().0;
+        let proxy_digest = ProxyDigest::new(
+            Box::new(answer.into()),
+            Some(Box::new(Arc::clone(&connection))),
+        );
+        Self {
+            transport,
+            ahead: BytesMut::new(),
+            gathered: BytesMut::new(),
+            expected: Expected::Nothing,
+            limits,
+            alarm: Alarm::default(),
+            write_waiting_since: None,
+            unanswered: false,
+            moved: false,
+            ended: false,
+            timed_out: false,
+            shut: false,
+            http2: false,
+            connection,
+            proxy_digest: Arc::new(proxy_digest),
+            ssl_digest,
+        }
+    }
+
+    /// What is known of the connection.
+    #[must_use]
+    pub fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+
+    /// What was read and not consumed yet.
+    #[must_use]
+    pub fn ahead(&self) -> &[u8] {
+        &self.ahead
+    }
+
+    /// Takes the first `length` bytes of what was read ahead.
+    #[must_use]
+    pub fn take_ahead(&mut self, length: usize) -> BytesMut {
+        if length >= self.ahead.len() {
+            // Whole, it stays a plain vector, which costs no shared storage.
+            return std::mem::take(&mut self.ahead);
+        }
+        self.ahead.split_to(length)
+    }
+
+    /// Reads some more ahead: how many bytes came, 0 at the end.
+    ///
+    /// The buffer is on the stack, so that a connection that waits holds none.
+    pub fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut buffer = [const { std::mem::MaybeUninit::uninit() }; 4096];
+        let mut buffer = ReadBuf::uninit(&mut buffer);
+        let result = ready!(self.poll_transport_read(cx, &mut buffer));
+        let bytes = buffer.filled();
+        self.ended |= bytes.is_empty();
+        result?;
+        self.ahead.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    /// A request begins, whose head was taken from what was read ahead.
+    pub fn begin(&mut self, body: Body, limits: Limits) {
+        self.limits = limits;
+        self.unanswered = true;
+        let pace = Pace::new(limits.body_minimum_rate, limits.body_grace);
+        self.expected = match body {
+            Body::None | Body::Length(0) => Expected::Nothing,
+            Body::Length(length) => Expected::Length(length, pace),
+            Body::Chunked => Expected::Chunked(pace),
+        };
+    }
+
+    /// The connection speaks HTTP/2 from now on.
+    pub fn speak_http2(&mut self) {
+        self.http2 = true;
+        self.expected = Expected::Frames;
+    }
+
+    /// Nothing is in service any more: buffers are given back while the connection is idle.
+    pub fn rest(&mut self) {
+        self.expected = Expected::Nothing;
+        self.unanswered = false;
+        if self.gathered.is_empty() {
+            self.gathered = BytesMut::new();
+        }
+    }
+
+    /// Ready when `deadline` has passed.
+    pub fn poll_deadline(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        self.alarm.poll(deadline, Instant::now(), cx)
+    }
+
+    /// The socket, for a reset or a lingering close.
+    #[must_use]
+    pub fn into_tcp(self) -> TcpStream {
+        self.transport.into_tcp()
+    }
+
+    fn poll_transport_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut self.transport {
+            Transport::Plain(tcp) => Pin::new(tcp).poll_read(cx, buffer),
+            Transport::Tls(tls) => Pin::new(tls.as_mut()).poll_read(cx, buffer),
+        }
+    }
+
+    fn poll_transport_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let result = match &mut self.transport {
+            Transport::Plain(tcp) => Pin::new(tcp).poll_write(cx, data),
+            Transport::Tls(tls) => Pin::new(tls.as_mut()).poll_write(cx, data),
+        };
+        self.watch_write(result, cx)
+    }
+
+    /// Watches that a write that waits is not stuck for ever.
+    fn watch_write<T>(
+        &mut self,
+        result: Poll<io::Result<T>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        if result.is_ready() {
+            self.write_waiting_since = None;
+            return result;
+        }
+        let now = Instant::now();
+        let since = *self.write_waiting_since.get_or_insert(now);
+        ready!(self.alarm.poll(since + self.limits.write, now, cx));
+        self.timed_out = true;
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// Nothing can be read: whether that has lasted too long.
+    fn watch_read(&mut self, room: usize, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let now;
+        let deadline = match &mut self.expected {
+            Expected::Nothing | Expected::Frames => return Poll::Pending,
+            // With a chunked body a read of one byte is pingora's watch for the client's leaving,
+            // after the body's end.
+            Expected::Chunked(_) if room <= 1 => return Poll::Pending,
+            Expected::Length(_, pace) | Expected::Chunked(pace) => {
+                now = Instant::now();
+                pace.waits(now)
+            }
+            Expected::Upgraded { limit, last } => {
+                now = Instant::now();
+                if std::mem::take(&mut self.moved) {
+                    *last = now;
+                }
+                *last + *limit
+            }
+        };
+        ready!(self.alarm.poll(deadline, now, cx));
+        self.timed_out = true;
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// How many bytes may be handed out before the request in service ends.
+    fn due(&self) -> usize {
+        match self.expected {
+            Expected::Nothing => 0,
+            Expected::Length(left, _) => usize::try_from(left).unwrap_or(usize::MAX),
+            Expected::Frames | Expected::Chunked(_) | Expected::Upgraded { .. } => usize::MAX,
+        }
+    }
+
+    /// `bytes` are handed out.
+    fn note_read(&mut self, bytes: usize) {
+        match &mut self.expected {
+            Expected::Nothing | Expected::Frames => {}
+            Expected::Length(left, pace) => {
+                *left = left.saturating_sub(u64::try_from(bytes).unwrap_or(u64::MAX));
+                if *left == 0 {
+                    self.expected = Expected::Nothing;
+                } else {
+                    pace.received(bytes, Instant::now);
+                }
+            }
+            Expected::Chunked(pace) => pace.received(bytes, Instant::now),
+            Expected::Upgraded { .. } => self.moved = true,
+        }
+    }
+
+    /// The request is complete, and pingora watches whether the client leaves. What the client sends
+    /// meanwhile is the next request: it is kept.
+    fn poll_leaving(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.ended && self.ahead.len() < GATHERED {
+            ready!(self.poll_ahead(cx))?;
+        }
+        if self.ended {
+            Poll::Ready(Ok(()))
+        } else {
+            // Enough is kept. The answer that is on its way wakes the task.
+            Poll::Pending
+        }
+    }
+
+    /// Looks at what a response begins with: 101 turns the connection into a stream.
+    fn note_write(&mut self, data: &[u8]) {
+        if self.unanswered {
+            if data.starts_with(b"HTTP/1.1 101") {
+                self.expected = Expected::Upgraded {
+                    limit: self.limits.upgraded,
+                    last: Instant::now(),
+                };
+                self.unanswered = false;
+            } else if !data.starts_with(b"HTTP/1.1 1") {
+                self.unanswered = false;
+            }
+        }
+        self.moved = true;
+    }
+
+    /// Hands everything gathered to the transport.
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.gathered.is_empty() {
+            let gathered = std::mem::take(&mut self.gathered);
+            let result = self.poll_transport_write(cx, &gathered);
+            self.gathered = gathered;
+            match ready!(result)? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => self.gathered.advance(written),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncRead for ClientStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let due = this.due();
+        if due == 0 {
+            return this.poll_leaving(cx);
+        }
+        if !this.ahead.is_empty() {
+            let bytes = this.ahead.len().min(buffer.remaining()).min(due);
+            buffer.put_slice(&this.take_ahead(bytes));
+            this.note_read(bytes);
+            return Poll::Ready(Ok(()));
+        }
+        let before = buffer.filled().len();
+        match this.poll_transport_read(cx, buffer) {
+            Poll::Ready(Ok(())) => {
+                let bytes = buffer.filled().len().saturating_sub(before);
+                this.ended |= bytes == 0;
+                let taken = bytes.min(due);
+                if taken < bytes {
+                    // The rest is the next request's.
+                    let end = before.saturating_add(taken);
+                    this.ahead
+                        .extend_from_slice(buffer.filled().get(end..).unwrap_or_default());
+                    buffer.set_filled(end);
+                }
+                this.note_read(taken);
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(error)) => {
+                this.ended = true;
+                Poll::Ready(Err(error))
+            }
+            Poll::Pending => this.watch_read(buffer.remaining(), cx),
+        }
+    }
+}
+
+impl AsyncWrite for ClientStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.gathered.len().saturating_add(data.len()) > GATHERED {
+            ready!(this.poll_drain(cx))?;
+        }
+        this.note_write(data);
+        if data.len() >= GATHERED {
+            return this.poll_transport_write(cx, data);
+        }
+        this.gathered.extend_from_slice(data);
+        Poll::Ready(Ok(data.len()))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let total = slices
+            .iter()
+            .fold(0_usize, |sum, slice| sum.saturating_add(slice.len()));
+        if total > GATHERED {
+            // Too much to gather: the first slice that has anything, as it is.
+            let first = slices.iter().find(|slice| !slice.is_empty());
+            return Pin::new(this).poll_write(cx, first.map_or(&[][..], |slice| slice));
+        }
+        if this.gathered.len().saturating_add(total) > GATHERED {
+            ready!(this.poll_drain(cx))?;
+        }
+        for slice in slices {
+            this.gathered.extend_from_slice(slice);
+        }
+        Poll::Ready(Ok(total))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_drain(cx))?;
+        this.gathered = BytesMut::new();
+        let result = match &mut this.transport {
+            Transport::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
+            Transport::Tls(tls) => Pin::new(tls.as_mut()).poll_flush(cx),
+        };
+        this.watch_write(result, cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.shut || this.connection.drop.load(Relaxed) {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(this.poll_drain(cx))?;
+        let result = match &mut this.transport {
+            Transport::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Transport::Tls(tls) => Pin::new(tls.as_mut()).poll_shutdown(cx),
+        };
+        let result = ready!(this.watch_write(result, cx));
+        this.shut = true;
+        Poll::Ready(result)
+    }
+}
+
+impl fmt::Debug for ClientStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientStream")
+            .field("peer", &self.connection.peer)
+            .field("expected", &self.expected)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where a lent stream comes back to.
+pub type Home = Arc<Mutex<Option<Box<ClientStream>>>>;
+
+/// A [`ClientStream`] lent to pingora. However pingora ends it, by handing it back, by dropping it or
+/// by a panic, the stream comes home, to serve the next request or to be closed properly.
+pub struct Lent {
+    stream: Option<Box<ClientStream>>,
+    home: Home,
+}
+
+impl Lent {
+    #[must_use]
+    pub fn new(stream: Box<ClientStream>, home: &Home) -> Self {
+        Self {
+            stream: Some(stream),
+            home: Arc::clone(home),
+        }
+    }
+
+    fn stream(&mut self) -> io::Result<Pin<&mut ClientStream>> {
+        match &mut self.stream {
+            Some(stream) => Ok(Pin::new(stream.as_mut())),
+            None => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        *self.home.lock() = self.stream.take();
+    }
+}
+
+impl fmt::Debug for Lent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.stream.fmt(f)
+    }
+}
+
+impl AsyncRead for Lent {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.get_mut().stream()?.poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Lent {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.get_mut().stream()?.poll_write(cx, data)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.get_mut().stream()?.poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().stream()?.poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().stream()?.poll_shutdown(cx)
+    }
+}
+
+#[async_trait::async_trait]
+impl Shutdown for Lent {
+    async fn shutdown(&mut self) {
+        // An error here means that the connection is gone already.
+        let _ = tokio::io::AsyncWriteExt::shutdown(self).await;
+    }
+}
+
+impl UniqueID for Lent {
+    fn id(&self) -> UniqueIDType {
+        self.stream
+            .as_ref()
+            .map_or(-1, |stream| stream.transport.tcp().as_raw_fd())
+    }
+}
+
+impl Ssl for Lent {
+    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
+        self.stream.as_ref()?.ssl_digest.clone()
+    }
+
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        let http2 = self.stream.as_ref()?.http2;
+        Some(if http2 { ALPN::H2 } else { ALPN::H1 })
+    }
+}
+
+impl GetTimingDigest for Lent {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+impl GetProxyDigest for Lent {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        Some(Arc::clone(&self.stream.as_ref()?.proxy_digest))
+    }
+}
+
+/// Addresses are in [`Connection`]; pingora's digest costs half a KiB and knows no PROXY protocol.
+impl GetSocketDigest for Lent {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        None
+    }
+}
+
+impl Peek for Lent {}

@@ -1,0 +1,177 @@
+//! Clients that dawdle, and the end of the process.
+
+use crate::listener::testing::{
+    certificate,
+    client::{Client, PATIENCE, client_config, connect, handshake},
+    edge::{Edge, config, plain, tls},
+};
+use std::time::Duration;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::{sleep, timeout},
+};
+
+const SHORT: Duration = Duration::from_millis(250);
+
+/// Sends `head`, then one piece after another, never an end; gives what came back when the connection
+/// was closed on it.
+async fn drip(
+    wire: impl crate::listener::testing::client::Wire,
+    head: &str,
+    piece: &str,
+) -> Vec<u8> {
+    let (mut read, mut write) = tokio::io::split(wire);
+    let dripping = async {
+        write.write_all(head.as_bytes()).await?;
+        loop {
+            write.write_all(piece.as_bytes()).await?;
+            write.flush().await?;
+            sleep(Duration::from_millis(20)).await;
+        }
+        #[allow(unreachable_code)]
+        std::io::Result::Ok(())
+    };
+    let mut answer = Vec::new();
+    let closed = async {
+        // A reset is a close as well.
+        let _ = read.read_to_end(&mut answer).await;
+    };
+    timeout(PATIENCE, async {
+        tokio::select! {
+            () = closed => {}
+            result = dripping => assert!(result.is_err()),
+        }
+    })
+    .await
+    .expect("a drip is closed");
+    answer
+}
+
+#[tokio::test]
+async fn a_header_drip_is_closed_at_the_deadline() {
+    let certificate = certificate(&["app.test"]);
+    let mut config = config(vec![tls(vec![certificate.clone()]), plain()]);
+    config.connections.timeouts.headers = SHORT;
+    let edge = Edge::start(config, 1).await;
+    let trusting = client_config(&[&certificate], &["http/1.1"]);
+    let wire = handshake(connect(edge.addresses[0]).await, "app.test", &trusting)
+        .await
+        .unwrap();
+    assert!(drip(wire, "GET / HTTP/1.1\r\nx: ", "x").await.is_empty());
+    let tcp = connect(edge.addresses[1]).await;
+    assert!(drip(tcp, "GET / HTTP/1.1\r\nx: ", "x").await.is_empty());
+    // Empty lines don't count as a beginning that never ends.
+    let tcp = connect(edge.addresses[1]).await;
+    assert!(drip(tcp, "", "\r\n").await.is_empty());
+    // A second request on a connection has the same deadline.
+    let tcp = connect(edge.addresses[1]).await;
+    let answer = drip(
+        tcp,
+        "GET /1 HTTP/1.1\r\nhost: a\r\n\r\nGET /2 HTTP/1.1\r\nx: ",
+        "x",
+    )
+    .await;
+    assert!(answer.ends_with(b"GET /1 0"));
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_drip_is_closed_and_a_steady_body_is_not() {
+    let mut config = config(vec![plain()]);
+    config.connections.timeouts.headers = SHORT;
+    config.connections.timeouts.body_minimum_rate = 2000;
+    let edge = Edge::start(config, 1).await;
+    for framing in [
+        "content-length: 100000\r\n\r\n",
+        "transfer-encoding: chunked\r\n\r\nffff\r\n",
+    ] {
+        let tcp = connect(edge.addresses[0]).await;
+        let answer = drip(
+            tcp,
+            &format!("POST /up HTTP/1.1\r\nhost: a\r\n{framing}"),
+            "b",
+        )
+        .await;
+        assert!(!answer.starts_with(b"HTTP/1.1 200"), "{framing:?}");
+    }
+    let mut client = Client::new(connect(edge.addresses[0]).await);
+    client
+        .send("POST /up HTTP/1.1\r\nhost: a\r\ncontent-length: 20000\r\n\r\n")
+        .await;
+    for _ in 0..20 {
+        client.send(&"b".repeat(1000)).await;
+        sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(client.answer().await.unwrap().body, "POST /up 20000");
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn silence_is_closed_in_every_state() {
+    let certificate = certificate(&["app.test"]);
+    let mut config = config(vec![tls(vec![certificate.clone()]), plain()]);
+    config.connections.timeouts.headers = SHORT;
+    config.connections.timeouts.handshake = SHORT;
+    config.connections.timeouts.idle = SHORT;
+    let edge = Edge::start(config, 1).await;
+    // Before the handshake
+    Client::new(connect(edge.addresses[0]).await).rest().await;
+    // After it, on HTTP/1 and HTTP/2, before the preface and after it
+    for (alpn, first) in [
+        ("http/1.1", ""),
+        ("h2", ""),
+        ("h2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"),
+    ] {
+        let trusting = client_config(&[&certificate], &[alpn]);
+        let wire = handshake(connect(edge.addresses[0]).await, "app.test", &trusting)
+            .await
+            .unwrap();
+        let mut client = Client::new(wire);
+        client.send(first).await;
+        client.rest().await;
+    }
+    // Between requests
+    let mut client = Client::new(connect(edge.addresses[1]).await);
+    assert_eq!(client.get("/1").await.unwrap().status, 200);
+    assert!(client.rest().await.0.is_empty());
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_shutdown_closes_idle_connections_and_finishes_busy_ones() {
+    let certificate = certificate(&["app.test"]);
+    let edge = Edge::start(config(vec![tls(vec![certificate.clone()]), plain()]), 2).await;
+    let mut idle = Client::new(connect(edge.addresses[1]).await);
+    assert_eq!(idle.get("/1").await.unwrap().status, 200);
+    let mut busy = Client::new(connect(edge.addresses[1]).await);
+    busy.send("GET /slow HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    let mut crossing = Client::new(connect(edge.addresses[1]).await);
+    assert_eq!(crossing.get("/1").await.unwrap().status, 200);
+    let trusting = client_config(&[&certificate], &["h2"]);
+    let wire = handshake(connect(edge.addresses[0]).await, "app.test", &trusting)
+        .await
+        .unwrap();
+    let (mut h2, connection) = h2::client::handshake(wire).await.unwrap();
+    let driver = tokio::spawn(connection);
+    let request = http::Request::get("https://app.test/slow")
+        .body(())
+        .unwrap();
+    let (slow, _) = h2.send_request(request, true).unwrap();
+    // The upstream has it: the shutdown comes in the midst of it.
+    sleep(Duration::from_millis(50)).await;
+    edge.shutdown.send(true).unwrap();
+    assert_eq!(busy.answer().await.unwrap().status, 200);
+    assert_eq!(slow.await.unwrap().status(), 200);
+    let last = crossing.get("/2").await.unwrap();
+    assert_eq!(
+        (last.status, last.header("connection")),
+        (200, Some("close"))
+    );
+    assert!(crossing.rest().await.0.is_empty());
+    assert!(idle.rest().await.0.is_empty());
+    driver.await.unwrap().unwrap();
+    let address = edge.addresses[1];
+    edge.stop().await;
+    let refused = tokio::net::TcpStream::connect(address).await;
+    assert!(refused.is_err(), "the listening sockets are closed");
+}

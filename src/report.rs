@@ -1,0 +1,167 @@
+//! From what pingora knows of a request to its record: failures get their names and statuses here,
+//! and the record is filled in once, at the end.
+
+use crate::{
+    clock,
+    exchange::Exchange,
+    forward::{host, target},
+    record::{self, Record, Recorder, metrics::UpstreamResult},
+};
+use http::{StatusCode, Version};
+use pingora_core::{Error, ErrorSource, ErrorType};
+use pingora_proxy::Session;
+use verdict::decision::Action;
+
+/// What an upstream's failure counts as, and a sentence for the operator.
+#[must_use]
+pub fn of_upstream_error(error: &Error) -> (UpstreamResult, &'static str) {
+    use ErrorType as E;
+    match error.etype() {
+        E::ConnectTimedout => (
+            UpstreamResult::ConnectFailed,
+            "the upstream did not accept the connection in time",
+        ),
+        E::ConnectRefused => (
+            UpstreamResult::ConnectFailed,
+            "the upstream refused the connection",
+        ),
+        E::ConnectNoRoute => (
+            UpstreamResult::ConnectFailed,
+            "there is no network route to the upstream",
+        ),
+        E::TLSHandshakeFailure | E::HandshakeError | E::TLSWantX509Lookup => (
+            UpstreamResult::TlsFailed,
+            "the TLS handshake with the upstream failed; check its certificate against `ca` and `server_name`",
+        ),
+        E::InvalidCert => (
+            UpstreamResult::TlsFailed,
+            "the upstream's certificate is not trusted or names another host; check `ca` and `server_name`",
+        ),
+        E::TLSHandshakeTimedout => (
+            UpstreamResult::TlsFailed,
+            "the upstream did not finish the TLS handshake in time",
+        ),
+        E::ConnectError | E::SocketError | E::BindError | E::ConnectProxyFailure => (
+            UpstreamResult::ConnectFailed,
+            "the upstream could not be connected to",
+        ),
+        E::ReadTimedout => (
+            UpstreamResult::Timeout,
+            "the upstream did not answer in time",
+        ),
+        E::WriteTimedout => (
+            UpstreamResult::Timeout,
+            "the upstream did not take the request in time",
+        ),
+        E::InvalidHTTPHeader | E::H1Error | E::InvalidH2 => {
+            (UpstreamResult::Broken, "the upstream's answer is malformed")
+        }
+        _ => (
+            UpstreamResult::Broken,
+            "the upstream closed the connection before its answer was complete",
+        ),
+    }
+}
+
+/// What the client is told of a failure; `None` when there is nobody left to tell.
+#[must_use]
+pub fn status_of(error: &Error) -> Option<StatusCode> {
+    use ErrorType as E;
+    match (error.esource(), error.etype()) {
+        (_, E::HTTPStatus(code)) => StatusCode::from_u16(*code).ok(),
+        (
+            ErrorSource::Upstream,
+            E::ReadTimedout | E::WriteTimedout | E::ConnectTimedout | E::TLSHandshakeTimedout,
+        ) => Some(StatusCode::GATEWAY_TIMEOUT),
+        (ErrorSource::Upstream, _) => Some(StatusCode::BAD_GATEWAY),
+        (ErrorSource::Downstream, E::ReadTimedout) => Some(StatusCode::REQUEST_TIMEOUT),
+        (
+            ErrorSource::Downstream,
+            E::WriteError | E::WriteTimedout | E::ReadError | E::ConnectionClosed | E::H2Error,
+        ) => None,
+        (ErrorSource::Downstream, _) => Some(StatusCode::BAD_REQUEST),
+        (ErrorSource::Internal | ErrorSource::Unset, _) => Some(StatusCode::INTERNAL_SERVER_ERROR),
+    }
+}
+
+/// Writes the record of a request that has ended.
+pub fn write(recorder: &Recorder, session: &Session, exchange: &Exchange) {
+    let Some(arrival) = &exchange.arrival else {
+        return;
+    };
+    let now = clock::now();
+    let request = session.req_header();
+    let connection = &*arrival.connection;
+    let (path, _query) = target::split(request);
+    let status = session
+        .response_written()
+        .map_or(0, |response| response.status.as_u16());
+    let decision = exchange.decision.as_ref();
+    let failure = exchange.failure.as_ref();
+    let error = failure.map(|failure| record::Error {
+        code: failure.code,
+        text: &failure.text,
+    });
+    let credential = exchange.credential_error.map(|error| record::Error {
+        code: error.code(),
+        text: error.text(),
+    });
+    recorder.record(&Record {
+        time: arrival.time,
+        request_id: arrival.id(),
+        client: record::Client {
+            ip: arrival.client.ip,
+            network: arrival.client.network,
+            ja4: connection.tls.as_ref().map_or("", |tls| &tls.ja4),
+            port: connection.peer.port(),
+        },
+        user: exchange
+            .user
+            .as_ref()
+            .map_or(record::User::default(), |user| record::User {
+                id: &user.id,
+                session: user.session.as_deref().unwrap_or_default(),
+            }),
+        listener: &connection.listener,
+        destination: connection.local,
+        tls: connection.tls.as_ref().map(|tls| record::Tls {
+            version: tls.version,
+            sni: &tls.sni,
+        }),
+        request: record::Request {
+            method: request.method.as_str(),
+            host: host::written(request).unwrap_or_default(),
+            path,
+            protocol: protocol(request.version),
+            bytes: session.body_bytes_read() as u64,
+        },
+        response: record::Response {
+            status,
+            bytes: session.body_bytes_sent() as u64,
+        },
+        route: arrival.generation.route_metrics(exchange.route),
+        upstream: exchange.attempt.as_ref().map(|attempt| record::Upstream {
+            name: attempt.picked.upstream(),
+            endpoint: Some(attempt.picked.address()),
+            took: exchange
+                .forwarded
+                .map(|began| now.since(began))
+                .unwrap_or_default(),
+        }),
+        decision: record::Outcome {
+            action: decision.map_or(Action::Allow, |decision| decision.action),
+            finding: decision.and_then(|decision| decision.finding.as_ref()),
+            observed: decision.map_or(&[], |decision| &decision.observed),
+        },
+        error: error.or(credential),
+        duration: now.since(arrival.began),
+    });
+}
+
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2",
+        _ => "HTTP/1.1",
+    }
+}

@@ -1,0 +1,57 @@
+//! What the stories share: the built `rempart` as a child process, and real peers around it.
+//!
+//! Everything binds port 0 (or a port just found free), waits for conditions with a deadline, and
+//! ends its own children by their id. The stories hold the expectations; nothing here does.
+
+pub mod certificates;
+pub mod curl;
+pub mod edge;
+pub mod metrics;
+pub mod nginx;
+pub mod process;
+pub mod raw;
+pub mod tools;
+pub mod upstream;
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+pub use certificates::Authority;
+pub use curl::Curl;
+pub use edge::Edge;
+pub use nginx::Nginx;
+pub use upstream::Upstream;
+
+/// The repository.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A file of the repository.
+pub fn file(relative: &str) -> PathBuf {
+    root().join(relative)
+}
+
+/// Asks until there is an answer; fails after `seconds`, saying what was waited for.
+#[track_caller]
+pub fn wait_for<T>(what: &str, seconds: u64, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(seconds);
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "waited {seconds} s in vain for: {what}"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Waits until a condition holds.
+#[track_caller]
+pub fn wait_until(what: &str, seconds: u64, mut holds: impl FnMut() -> bool) {
+    wait_for(what, seconds, || holds().then_some(()));
+}
