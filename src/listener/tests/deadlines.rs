@@ -195,7 +195,11 @@ async fn a_client_that_reads_nothing_is_closed() {
         .expect("the connection is accepted, and then closed");
     }
     let (rest, reset) = client.rest().await;
-    assert!(reset && rest.len() < 64 * 1024 * 1024, "{reset} {}", rest.len());
+    assert!(
+        reset && rest.len() < 64 * 1024 * 1024,
+        "{reset} {}",
+        rest.len()
+    );
     edge.stop().await;
 }
 
