@@ -194,10 +194,10 @@ async fn a_client_that_reads_nothing_is_closed() {
         .await
         .expect("the connection is accepted, and then closed");
     }
-    let (rest, reset) = client.rest().await;
+    let (rest, by_reset) = client.rest().await;
     assert!(
-        reset && rest.len() < 64 * 1024 * 1024,
-        "{reset} {}",
+        by_reset && rest.len() < 64 * 1024 * 1024,
+        "{by_reset} {}",
         rest.len()
     );
     edge.stop().await;
