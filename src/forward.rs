@@ -19,6 +19,8 @@ mod pool;
 pub mod retry;
 pub mod route;
 #[cfg(test)]
+mod story;
+#[cfg(test)]
 mod testing;
 pub mod upstream;
 
