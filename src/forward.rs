@@ -20,6 +20,8 @@ pub mod retry;
 pub mod route;
 pub mod target;
 #[cfg(test)]
+mod story;
+#[cfg(test)]
 mod testing;
 pub mod upstream;
 
