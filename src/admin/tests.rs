@@ -55,6 +55,7 @@ pub(super) fn config(token: Option<&str>) -> Config {
         access_log: AccessLog::Off,
         shutdown: model::Shutdown { grace: second },
         masked: json!({ "admin": { "token_file": "***" } }),
+        warnings: Vec::new(),
     }
 }
 

@@ -97,6 +97,7 @@ pub fn config(listeners: Vec<Listener>) -> Config {
             grace: Duration::from_secs(20),
         },
         masked: serde_json::Value::Null,
+        warnings: Vec::new(),
     }
 }
 
