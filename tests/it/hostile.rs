@@ -266,7 +266,7 @@ fn cookies_and_queries_of_any_bytes_are_passed_or_refused() {
 #[test]
 fn a_flood_of_bad_clients_does_not_fill_the_log() {
     let upstream = Upstream::named("app");
-    let mut edge = edge(&upstream, "connections: { rate_per_client: off }\n");
+    let mut edge = edge(&upstream, "connections: { per_client: off, rate_per_client: off }\n");
     let before = edge.log().len();
     for _ in 0..400 {
         if let Ok(mut tcp) = raw::connect("127.0.0.1", edge.tls()) {
