@@ -26,7 +26,7 @@ use verdict::{
     prefix::{Prefix, PrefixLengths},
 };
 
-/// Bans, and memories of them, of single clients.
+/// Bans, and memories of them, of single clients; about 350 bytes each.
 const CAPACITY: usize = 200_000;
 const SHARDS: usize = 16;
 /// Bans of networks wider than a client: only operators place them.

@@ -132,7 +132,10 @@ fn config(ctx: &mut Context) -> Option<Config> {
         {
             ctx.problems.add(
                 &admin_place,
-                format!("`{}` can't be listened on beside `{other}`", admin.address),
+                format!(
+                    "`{}` can't be listened on beside the listener `{other}`",
+                    admin.address
+                ),
             );
         }
     }

@@ -15,6 +15,7 @@ mod health;
 pub mod host;
 pub mod path;
 pub mod peer;
+mod pool;
 pub mod retry;
 pub mod route;
 pub mod target;

@@ -13,6 +13,7 @@
 mod accept;
 mod answer;
 pub mod budget;
+mod chunked;
 mod close;
 mod deadline;
 mod handshake;

@@ -32,8 +32,12 @@ pub struct BansCommand {
     /// Take address and token from this configuration.
     #[arg(long, value_name = "FILE", global = true, conflicts_with_all = ["admin", "token_file"])]
     config: Option<PathBuf>,
-    /// Where the admin API is [default: http://127.0.0.1:9090].
-    #[arg(long, value_name = "URL", global = true)]
+    #[arg(
+        long,
+        value_name = "URL",
+        global = true,
+        help = "Where the admin API is [default: http://127.0.0.1:9090]"
+    )]
     admin: Option<String>,
     /// The file that holds the admin token.
     #[arg(long, value_name = "FILE", global = true)]
@@ -55,8 +59,10 @@ enum Action {
     /// Ban a client or a network.
     #[command(after_help = "Example: rempart bans add 203.0.113.7 --for 10m --config conf/small-site.yaml")]
     Add {
-        /// Like 203.0.113.7, 203.0.113.0/24 or 2001:db8::/64.
-        #[arg(value_parser = parse_network)]
+        #[arg(
+            value_parser = parse_network,
+            help = "Like 203.0.113.7, 203.0.113.0/24 or 2001:db8::/64"
+        )]
         prefix: IpNet,
         /// How long.
         #[arg(long = "for", value_name = "DURATION", default_value = "10m", value_parser = checked_duration)]

@@ -105,6 +105,8 @@ fn with_argument(ctx: &mut Context, node: &Node) -> Option<Action> {
             format!("{} takes nothing; write it alone", quote(&key.text)),
         );
     }
+    let unknown = |(key, _): &(super::yaml::Key, Node)| !WORDS.contains(&key.text.as_str());
+    let explained = entries.iter().any(unknown);
     fields.finish(ctx);
     let given = [
         delay?.map(|duration| Action::Delay(Some(duration))),
@@ -116,6 +118,7 @@ fn with_argument(ctx: &mut Context, node: &Node) -> Option<Action> {
     match (given.next(), given.next()) {
         (Some(action), None) => Some(action),
         (Some(_), Some(_)) => ctx.fail(&node.place, "one action only"),
+        (None, _) if explained => None,
         (None, _) => ctx.fail(
             &node.place,
             "expected an action like `deny` or `{ ban: 10m }`",

@@ -17,11 +17,11 @@ pub fn socket(ctx: &mut Context, node: &Node) -> Option<SocketAddr> {
         return Some(address);
     }
     let shown = quote(text);
-    let message = if let Some(port) = text.strip_prefix(':').or(text.strip_prefix("*:")) {
-        format!("{shown} lacks the IP address; write `[::]:{port}` for all of them")
-    } else if let Ok(ip) = text.parse::<IpAddr>() {
+    let message = if let Ok(ip) = text.parse::<IpAddr>() {
         let address = SocketAddr::new(ip, 8443);
         format!("{shown} lacks a port; write for example `{address}`")
+    } else if let Some(port) = text.strip_prefix(':').or(text.strip_prefix("*:")) {
+        format!("{shown} lacks the IP address; write `[::]:{port}` for all of them")
     } else if text.parse::<u16>().is_ok() {
         format!("{shown} lacks the IP address; write `[::]:{text}` for all of them")
     } else if let Some((host, port)) = text.rsplit_once(':')
@@ -32,6 +32,8 @@ pub fn socket(ctx: &mut Context, node: &Node) -> Option<SocketAddr> {
             quote(port),
             quote(host)
         )
+    } else if text.contains(':') {
+        format!("{shown}: listen on an IP address, not on a name, like `127.0.0.1:8080`")
     } else {
         format!("{shown} is not an IP address with a port, like `127.0.0.1:8080` or `[::]:8443`")
     };

@@ -200,6 +200,7 @@ pub struct Fields<'n> {
     node: &'n Node,
     entries: &'n [(Key, Node)],
     known: Vec<&'static str>,
+    missing: Vec<&'static str>,
 }
 
 impl<'n> Fields<'n> {
@@ -211,6 +212,7 @@ impl<'n> Fields<'n> {
             node,
             entries,
             known: Vec::new(),
+            missing: Vec::new(),
         })
     }
 
@@ -293,10 +295,11 @@ impl<'n> Fields<'n> {
         key: &'static str,
         decode: impl FnOnce(&mut Context, &Node) -> Option<T>,
     ) -> Option<T> {
-        match self.take(key) {
-            Some(node) => decode(ctx, node),
-            None => ctx.fail(&self.node.place, format!("{} lacks `{key}`", self.what)),
+        let node = self.take(key);
+        if node.is_none() {
+            self.missing.push(key);
         }
+        decode(ctx, node?)
     }
 
     /// The place of a key, for what is wrong with its presence.
@@ -308,37 +311,50 @@ impl<'n> Fields<'n> {
             .map_or(&self.node.place, |(found, _)| &found.place)
     }
 
-    /// Reports the keys that nobody asked for.
+    /// Reports the keys that nobody asked for, and those that are missing (but not where a misspelt
+    /// one explains it).
     pub fn finish(self, ctx: &mut Context) {
-        for (key, value) in self.entries {
+        let mut explained = Vec::new();
+        for (key, _) in self.entries {
             let word = key.text.as_str();
             if self.known.contains(&word) {
                 continue;
             }
-            let file = self.known.iter().find(|known| {
-                known
-                    .strip_suffix("file")
-                    .is_some_and(|stem| stem.trim_end_matches('_') == word)
-                    || (**known == "file" && matches!(word, "key" | "keys"))
-            });
-            let secret = matches!(word, "token" | "secret" | "password" | "key" | "keys");
-            let message = match (word, file) {
-                ("<<", _) => "merge keys (`<<`) are not part of YAML 1.2; \
-                              repeat the keys, or use an alias for the whole map"
-                    .to_owned(),
-                (_, Some(file)) if secret => format!(
+            let message = if word == "<<" {
+                "merge keys (`<<`) are not part of YAML 1.2; \
+                 repeat the keys, or use an alias for the whole map"
+                    .to_owned()
+            } else if let Some(file) = self.file_for(word) {
+                explained.push(file);
+                format!(
                     "secrets do not belong in this file; \
                      put it into a file of its own and name that with `{file}`"
-                ),
-                _ => {
-                    let valid = self.known.iter().copied();
-                    let hint = hint(word, valid);
-                    format!("unknown key {} in {}{hint}", quote(word), self.what)
-                }
+                )
+            } else {
+                explained.extend(nearest(word, self.known.iter().copied()));
+                let hint = hint(word, self.known.iter().copied());
+                format!("unknown key {} in {}{hint}", quote(word), self.what)
             };
-            let _ = value;
             ctx.problems.add(&key.place, message);
         }
+        for key in self.missing {
+            if !explained.contains(&key) {
+                ctx.problems
+                    .add(&self.node.place, format!("{} lacks `{key}`", self.what));
+            }
+        }
+    }
+
+    /// The key that names the file of what was put here by mistake: `token_file` for `token`.
+    fn file_for(&self, word: &str) -> Option<&'static str> {
+        let secret = matches!(word, "token" | "secret" | "password" | "key" | "keys");
+        let fits = |known: &&&str| {
+            let stem = known
+                .strip_suffix("file")
+                .map(|stem| stem.trim_end_matches('_'));
+            stem.is_some_and(|stem| stem == word || stem.is_empty())
+        };
+        self.known.iter().find(fits).copied().filter(|_| secret)
     }
 }
 
@@ -353,18 +369,13 @@ fn map<'n>(ctx: &mut Context, node: &'n Node, what: &str) -> Option<&'n [(Key, N
 }
 
 /// The entries of a map whose keys are names that the operator chose.
-pub fn named<'n>(
-    ctx: &mut Context,
-    node: &'n Node,
-    what: &str,
-) -> Option<Vec<(&'n Key, &'n Node)>> {
+pub fn named<'n>(ctx: &mut Context, node: &'n Node, what: &str) -> Option<&'n [(Key, Node)]> {
     let entries = map(ctx, node, what)?;
-    let mut all = Some(());
     for (key, _) in entries {
-        all = all.and(check_name(ctx, &key.place, &key.text));
+        // Reported, and then gone on with: what stands under the name is looked at too.
+        let _ = check_name(ctx, &key.place, &key.text);
     }
-    all?;
-    Some(entries.iter().map(|(key, value)| (key, value)).collect())
+    Some(entries)
 }
 
 /// Names become labels of metrics: short, and of few characters.
@@ -427,15 +438,28 @@ where
         };
         match value {
             Some(value) if range.contains(&value) => Some(value),
-            _ => ctx.fail(
-                &node.place,
-                format!(
-                    "expected a whole number from {} to {}, found {}",
-                    range.start(),
-                    range.end(),
-                    found(node)
-                ),
-            ),
+            _ => {
+                let quoted = match &node.kind {
+                    Kind::Scalar { text, .. } if !node.is_plain() => {
+                        text.parse().is_ok_and(|value| range.contains(&value))
+                    }
+                    _ => false,
+                };
+                let hint = if quoted {
+                    " in quotes; leave them out"
+                } else {
+                    ""
+                };
+                ctx.fail(
+                    &node.place,
+                    format!(
+                        "expected a whole number from {} to {}, found {}{hint}",
+                        range.start(),
+                        range.end(),
+                        found(node)
+                    ),
+                )
+            }
         }
     }
 }
@@ -446,25 +470,22 @@ pub fn word<T: Copy>(
 ) -> impl FnOnce(&mut Context, &Node) -> Option<T> {
     move |ctx, node| {
         let valid = words.iter().map(|(word, _)| *word);
-        let given = match &node.kind {
-            Kind::Scalar { text, .. } => text.as_str(),
-            _ => {
-                let valid: Vec<&str> = valid.collect();
-                return ctx.fail(
-                    &node.place,
-                    format!(
-                        "expected one of {}; found {}",
-                        valid.join(", "),
-                        found(node)
-                    ),
-                );
-            }
+        let Kind::Scalar { text: given, .. } = &node.kind else {
+            let valid: Vec<&str> = valid.collect();
+            return ctx.fail(
+                &node.place,
+                format!(
+                    "expected one of {}; found {}",
+                    valid.join(", "),
+                    found(node)
+                ),
+            );
         };
         match words.iter().find(|(word, _)| *word == given) {
             Some((_, value)) => Some(*value),
             None => ctx.fail(
                 &node.place,
-                format!("{} is not valid here{}", quote(given), hint(given, valid)),
+                format!("{} is unknown{}", quote(given), hint(given, valid)),
             ),
         }
     }
@@ -536,6 +557,16 @@ pub fn list<T>(
         };
         let values: Vec<Option<T>> = items.iter().map(|item| decode(ctx, item)).collect();
         values.into_iter().collect()
+    }
+}
+
+/// Refuses a list that is compared item by item with itself and too long for that.
+pub fn at_most(ctx: &mut Context, node: &Node, most: usize, what: &str) -> Option<()> {
+    match &node.kind {
+        Kind::List(items) if items.len() > most => {
+            ctx.fail(&node.place, format!("more than {most} {what}"))
+        }
+        _ => Some(()),
     }
 }
 

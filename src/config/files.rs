@@ -32,7 +32,7 @@ impl File {
             Ok(text) => Some(text.strip_prefix('\u{feff}').unwrap_or(text)),
             Err(error) => {
                 let good = self.bytes.get(..error.valid_up_to()).unwrap_or_default();
-                let line = good.iter().filter(|byte| **byte == b'\n').count();
+                let line = good.split(|byte| *byte == b'\n').skip(1).count();
                 let last = good
                     .rsplit(|byte| *byte == b'\n')
                     .next()

@@ -60,15 +60,14 @@ fn listener(ctx: &mut Context, node: &Node) -> Option<Listener> {
     } else {
         "http/1.1"
     };
-    let protocols = match fields.take("protocols") {
-        Some(list) => protocols(ctx, list, encrypted),
-        None => {
-            fields.note(ctx, "protocols", default);
-            Some(Protocols {
-                h2: encrypted,
-                http1: true,
-            })
-        }
+    let protocols = if let Some(list) = fields.take("protocols") {
+        protocols(ctx, list, encrypted)
+    } else {
+        fields.note(ctx, "protocols", default);
+        Some(Protocols {
+            h2: encrypted,
+            http1: true,
+        })
     };
     if redirects && encrypted {
         let place = fields.key_place("redirect_to");

@@ -218,15 +218,12 @@ pub fn pair(
     key_node: &Node,
 ) -> Option<(Chain, PrivateKeyDer<'static>, rustls::sign::CertifiedKey)> {
     let (chain, key) = (chain?, key?);
-    let signing = match rustls::crypto::ring::sign::any_supported_type(&key) {
-        Ok(signing) => signing,
-        Err(_) => {
-            return ctx.fail(
-                &key_node.place,
-                "this key can't be used: RSA (2048 bits or more), ECDSA (P-256, P-384) \
-                 and Ed25519 keys can",
-            );
-        }
+    let Ok(signing) = rustls::crypto::ring::sign::any_supported_type(&key) else {
+        return ctx.fail(
+            &key_node.place,
+            "this key can't be used: RSA (2048 bits or more), ECDSA (P-256, P-384) \
+             and Ed25519 keys can",
+        );
     };
     let certified = rustls::sign::CertifiedKey::new(chain.certificates.clone(), signing);
     match certified.keys_match() {

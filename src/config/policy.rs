@@ -38,7 +38,7 @@ const KEY_PARTS: &[(&str, KeyPart)] = &[
 pub fn lists(ctx: &mut Context, node: &Node) -> Option<Vec<ListSpec>> {
     let entries = decode::named(ctx, node, "`lists`")?;
     let lists: Vec<_> = entries
-        .into_iter()
+        .iter()
         .map(|(key, node)| list(ctx, key.text.as_str().into(), node))
         .collect();
     lists.into_iter().collect()
@@ -96,6 +96,7 @@ fn list_file(ctx: &mut Context, node: &Node) -> Option<Vec<IpNet>> {
 }
 
 pub fn rules(ctx: &mut Context, node: &Node, lists: &[Arc<str>]) -> Option<Vec<RuleSpec>> {
+    decode::at_most(ctx, node, 5_000, "rules")?;
     let mut names: Vec<(String, usize)> = Vec::new();
     decode::list(|ctx, node| {
         let mut fields = Fields::of(ctx, node, "a rule")?;
@@ -144,7 +145,7 @@ fn expression(ctx: &mut Context, node: &Node, lists: &[Arc<str>]) -> Option<Expr
 pub fn limits(ctx: &mut Context, node: &Node) -> Option<Vec<LimitSpec>> {
     let entries = decode::named(ctx, node, "`limits`")?;
     let limits: Vec<_> = entries
-        .into_iter()
+        .iter()
         .map(|(key, node)| limit(ctx, key.text.as_str().into(), node))
         .collect();
     limits.into_iter().collect()

@@ -9,7 +9,7 @@ use super::{
     yaml::{Kind, Node},
 };
 use http::Method;
-use std::sync::Arc;
+use std::{fmt::Write as _, sync::Arc};
 use verdict::policy::RouteSpec;
 
 const METHODS: &[&str] = &[
@@ -46,6 +46,7 @@ pub fn routes(
     node: &Node,
     names: &Names<'_>,
 ) -> Option<(Vec<Route>, Vec<RouteSpec>)> {
+    decode::at_most(ctx, node, 5_000, "routes")?;
     let routes = decode::some(|ctx, node| {
         let route = route(ctx, node, names);
         // Kept apart, so that one bad route does not hide what is wrong between the good ones.
@@ -210,11 +211,10 @@ pub fn check_path(ctx: &mut Context, place: &Place, path: &str) -> Option<()> {
     }
     if let Some(c) = path.chars().find(|c| !c.is_ascii_graphic()) {
         let mut bytes = [0; 4];
-        let encoded: String = c
-            .encode_utf8(&mut bytes)
-            .bytes()
-            .map(|byte| format!("%{byte:02X}"))
-            .collect();
+        let mut encoded = String::new();
+        for byte in c.encode_utf8(&mut bytes).bytes() {
+            let _ = write!(encoded, "%{byte:02X}");
+        }
         return ctx.fail(
             place,
             format!("{shown}: write {} as `{encoded}`", quote(&c.to_string())),

@@ -117,10 +117,9 @@ pub fn size(text: &str) -> Result<u64, String> {
 
 /// `1KiB/s`: bytes a second.
 pub fn throughput(text: &str) -> Result<u64, String> {
-    let Some(amount) = text.strip_suffix("/s") else {
-        return Err("a throughput is written like `1KiB/s`".into());
-    };
-    size(amount)
+    text.strip_suffix("/s")
+        .and_then(|amount| size(amount).ok())
+        .ok_or_else(|| "a throughput is written like `512B/s` or `1KiB/s`".to_owned())
 }
 
 /// `20%` or `0.2`, as 0 to 1.

@@ -27,7 +27,7 @@ const PROTOCOLS: &[(&str, UpstreamProtocol)] = &[
 pub fn upstreams(ctx: &mut Context, node: &Node) -> Option<Vec<Upstream>> {
     let entries = decode::named(ctx, node, "`upstreams`")?;
     let upstreams: Vec<Option<Upstream>> = entries
-        .into_iter()
+        .iter()
         .map(|(key, node)| upstream(ctx, key.text.as_str().into(), node))
         .collect();
     upstreams.into_iter().collect()
@@ -60,6 +60,7 @@ fn upstream(ctx: &mut Context, name: Arc<str>, node: &Node) -> Option<Upstream> 
 fn endpoints(ctx: &mut Context, fields: &mut Fields<'_>) -> Option<Endpoints> {
     match (fields.take("endpoints"), fields.take("discover")) {
         (Some(list), None) => {
+            decode::at_most(ctx, list, 5_000, "endpoints")?;
             let endpoints = decode::some(addresses::host_port)(ctx, list)?;
             for (index, endpoint) in endpoints.iter().enumerate() {
                 if endpoints.iter().take(index).any(|other| other == endpoint) {

@@ -3,7 +3,10 @@
 //! Only changed contents count. What to do about it is left to whoever holds the receiver.
 
 use super::files;
-use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use notify::{
+    EventKind, RecommendedWatcher, RecursiveMode, Watcher as _,
+    event::{AccessKind, AccessMode},
+};
 use parking_lot::Mutex;
 use ring::digest;
 use std::{
@@ -11,8 +14,8 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{
-        Arc,
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
+        Arc, Weak,
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     time::{Duration, Instant},
 };
@@ -35,7 +38,8 @@ type Contents = HashMap<PathBuf, Option<[u8; 32]>>;
 #[derive(Debug)]
 pub struct Watcher {
     shared: Arc<Mutex<Watched>>,
-    wake: SyncSender<Wake>,
+    /// Its end ends the thread.
+    wake: SyncSender<()>,
     changed: mpsc::Sender<()>,
 }
 
@@ -46,12 +50,6 @@ struct Watched {
     folders: BTreeSet<PathBuf>,
     /// `None`: the kernel offers no watching, so contents are polled.
     kernel: Option<RecommendedWatcher>,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Wake {
-    Touched,
-    Stop,
 }
 
 /// Watches `files` (absolute paths). The receiver gets one message for any number of changes since
@@ -73,30 +71,31 @@ fn start(
     let touch = wake.clone();
     let kernel = kernel.then(|| {
         notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // Reading a file is an event too, and comparing reads.
-            if event.is_ok_and(|event| event.kind.is_access()) {
+            let written = EventKind::Access(AccessKind::Close(AccessMode::Write));
+            // Reading is an event too, and comparing reads.
+            if event.is_ok_and(|event| event.kind.is_access() && event.kind != written) {
                 return;
             }
             // A full channel already holds the wake-up.
-            let _ = touch.try_send(Wake::Touched);
+            let _ = touch.try_send(());
         })
     });
     let kernel = match kernel {
         Some(Ok(kernel)) => Some(kernel),
         Some(Err(error)) => {
-            log::warn!("files can't be watched ({error}); they are compared every {poll:?}");
+            tracing::warn!("files can't be watched ({error}); they are compared every {poll:?}");
             None
         }
         None => None,
     };
-    let mut watched = Watched {
+    let mut state = Watched {
         files: Vec::new(),
         contents: Contents::new(),
         folders: BTreeSet::new(),
         kernel,
     };
-    watched.replace(files);
-    let shared = Arc::new(Mutex::new(watched));
+    state.replace(files);
+    let shared = Arc::new(Mutex::new(state));
     let watcher = Watcher {
         shared: Arc::clone(&shared),
         wake,
@@ -104,28 +103,26 @@ fn start(
     };
     std::thread::Builder::new()
         .name("config-watch".into())
-        .spawn(move || run(&shared, &woken, &changed, poll))?;
+        .spawn({
+            let shared = Arc::downgrade(&shared);
+            move || run(&shared, &woken, &changed, poll)
+        })?;
     Ok((watcher, receiver))
 }
 
 impl Watcher {
-    /// Watches these files from now on; for after a reload. What differs from when they were last
-    /// seen counts as changed only if it changes again.
+    /// Watches these files from now on; for after a load, good or bad. A file that was watched
+    /// before keeps the contents it was last seen with: what changed meanwhile is still found.
     pub fn replace(&self, files: Vec<PathBuf>) {
         self.shared.lock().replace(files);
+        // A full channel already holds the wake-up.
+        let _ = self.wake.try_send(());
     }
 
     /// Asks for a reload though nothing changed, as SIGHUP does.
     pub fn trigger(&self) {
         // A full channel already asks for one.
         let _ = self.changed.try_send(());
-    }
-}
-
-impl Drop for Watcher {
-    fn drop(&mut self) {
-        // The thread also ends when it finds the channel closed, should this one be full.
-        let _ = self.wake.try_send(Wake::Stop);
     }
 }
 
@@ -138,85 +135,90 @@ impl Watched {
             }
             for new in folders.difference(&self.folders) {
                 if let Err(error) = kernel.watch(new, RecursiveMode::NonRecursive) {
-                    log::warn!("{} can't be watched: {error}", new.display());
+                    tracing::warn!("{} can't be watched: {error}", new.display());
                 }
             }
         }
         self.folders = folders;
-        self.contents = contents(&files);
+        let mut seen = std::mem::take(&mut self.contents);
+        self.contents = files
+            .iter()
+            .map(|file| match seen.remove_entry(file) {
+                Some(known) => known,
+                None => (file.clone(), content(file)),
+            })
+            .collect();
         self.files = files;
     }
 
     /// Whether contents differ from the last time.
     fn compare(&mut self) -> bool {
-        let now = contents(&self.files);
+        let now = self
+            .files
+            .iter()
+            .map(|file| (file.clone(), content(file)))
+            .collect();
         let changed = now != self.contents;
         self.contents = now;
         // A link may lead to another folder now.
         let folders: BTreeSet<PathBuf> = self.files.iter().flat_map(|file| folders(file)).collect();
         if folders != self.folders {
             let files = std::mem::take(&mut self.files);
-            let seen = std::mem::take(&mut self.contents);
             self.replace(files);
-            // What changed while it was replaced is found next time.
-            self.contents = seen;
         }
         changed
     }
 }
 
-/// The folder that a path names its file in, and the one where links lead to.
+/// The folders whose entries decide what is read under a path: the one it names, those of the
+/// links on the way, and the one where the links lead.
 fn folders(file: &Path) -> impl Iterator<Item = PathBuf> {
     let named = file.parent().map(Path::to_path_buf);
+    let links = file
+        .ancestors()
+        .filter(|path| path.is_symlink())
+        .filter_map(|link| link.parent().map(Path::to_path_buf));
     let real = std::fs::canonicalize(file).ok();
     let real = real.and_then(|real| real.parent().map(Path::to_path_buf));
-    // `..data` links stand in the named folder: a link on the way is watched there.
-    [named, real]
+    named
         .into_iter()
-        .flatten()
+        .chain(links)
+        .chain(real)
         .filter(|folder| folder.is_dir())
 }
 
-fn contents(files: &[PathBuf]) -> Contents {
-    files
-        .iter()
-        .map(|file| {
-            let hash = files::read_bounded(file, files::LARGE).ok().map(|bytes| {
-                let mut hash = [0; 32];
-                let found = digest::digest(&digest::SHA256, &bytes);
-                hash.copy_from_slice(found.as_ref());
-                hash
-            });
-            (file.clone(), hash)
-        })
-        .collect()
+/// SHA-256 of a file; `None` when it can't be read.
+fn content(file: &Path) -> Option<[u8; 32]> {
+    let bytes = files::read_bounded(file, files::LARGE).ok()?;
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest::digest(&digest::SHA256, &bytes).as_ref());
+    Some(hash)
 }
 
+/// Until the watcher is dropped, or nobody listens any more.
 fn run(
-    shared: &Mutex<Watched>,
-    woken: &Receiver<Wake>,
+    shared: &Weak<Mutex<Watched>>,
+    woken: &Receiver<()>,
     changed: &mpsc::Sender<()>,
     poll: Duration,
 ) {
     loop {
-        let pause = if shared.lock().kernel.is_some() {
-            SWEEP
-        } else {
-            poll
+        let pause = match shared.upgrade() {
+            Some(shared) if shared.lock().kernel.is_some() => SWEEP,
+            Some(_) => poll,
+            None => return,
         };
         match woken.recv_timeout(pause) {
-            Ok(Wake::Touched) => {
-                if !settle(woken) {
-                    return;
-                }
-            }
-            Ok(Wake::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+            Ok(()) => settle(woken),
             Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
         }
-        if shared.lock().compare()
-            && let Err(mpsc::error::TrySendError::Closed(())) = changed.try_send(())
-        {
+        let Some(shared) = shared.upgrade() else {
             return;
+        };
+        if shared.lock().compare() {
+            // A full channel already tells of a change.
+            let _ = changed.try_send(());
         }
         if changed.is_closed() {
             return;
@@ -224,17 +226,14 @@ fn run(
     }
 }
 
-/// Waits until nothing has been touched for a while; false when told to stop.
-fn settle(woken: &Receiver<Wake>) -> bool {
+/// Waits until nothing has been touched for a while.
+fn settle(woken: &Receiver<()>) {
     let begun = Instant::now();
     while begun.elapsed() < LONGEST_BURST {
-        match woken.recv_timeout(QUIET) {
-            Ok(Wake::Touched) => {}
-            Ok(Wake::Stop) | Err(RecvTimeoutError::Disconnected) => return false,
-            Err(RecvTimeoutError::Timeout) => return true,
+        if woken.recv_timeout(QUIET).is_err() {
+            return;
         }
     }
-    true
 }
 
 #[cfg(test)]
@@ -283,9 +282,11 @@ mod tests {
         let other = folder.path().join("list.txt");
         fs::write(&other, "192.0.2.0/24").unwrap();
         let (watcher, mut receiver) = watch(vec![file, other.clone()]).unwrap();
-        // The same contents by another swap, and a rewrite of the same: compared, and not told.
+        // The same contents by another swap and another file: compared, and not told.
         swap(folder.path(), "same", "one");
-        fs::write(&other, "192.0.2.0/24").unwrap();
+        let draft = folder.path().join("draft");
+        fs::write(&draft, "192.0.2.0/24").unwrap();
+        fs::rename(&draft, &other).unwrap();
         assert!(!watcher.shared.lock().compare());
         assert!(receiver.try_recv().is_err());
         fs::write(&other, "198.51.100.0/24").unwrap();

@@ -96,15 +96,7 @@ pub fn parse(file: &Arc<Path>, text: &str, problems: &mut Problems) -> Option<No
             Ok((event, span)) => builder.take(event, span.start)?,
             Err(error) => {
                 let place = builder.place(*error.marker());
-                let tab = text
-                    .lines()
-                    .nth(place.line.saturating_sub(1))
-                    .is_some_and(|line| line.trim_start_matches(' ').starts_with('\t'));
-                let hint = if tab {
-                    "; indent with spaces, not tabs"
-                } else {
-                    ""
-                };
+                let hint = syntax_hint(error.info());
                 builder
                     .problems
                     .add(&place, format!("not valid YAML: {}{hint}", error.info()));
@@ -117,6 +109,23 @@ pub fn parse(file: &Arc<Path>, text: &str, problems: &mut Problems) -> Option<No
         problems.add(&Place::top(file), "the file is empty");
     }
     root
+}
+
+/// What usually causes a syntax error.
+fn syntax_hint(info: &str) -> &'static str {
+    if info.contains("tab") {
+        "; indent with spaces, not tabs"
+    } else if info.contains("quoted scalar") {
+        "; is the closing quote missing?"
+    } else if info.contains("flow") || info.contains("',' or") {
+        "; is a `]`, `}` or comma missing before this?"
+    } else if info.contains("unknown anchor") {
+        "; an alias (`*`) needs its anchor (`&`) earlier in the file"
+    } else if info.contains("mapping values") || info.contains("parsing a block") {
+        "; check the indentation, and quote texts that hold `: `"
+    } else {
+        ""
+    }
 }
 
 /// A list or map whose end was not seen yet.
@@ -350,6 +359,15 @@ pub fn place_within(node: &Node, source: &str, offset: usize) -> Place {
         .skip(node.place.column.saturating_sub(1))
         .peekable();
     let (mut row, mut column) = (node.place.line, node.place.column);
+    // An anchor belongs to the node, not to its text.
+    if chars.peek() == Some(&'&') {
+        while chars.next_if(|c| !c.is_whitespace()).is_some() {
+            column = column.saturating_add(1);
+        }
+        while chars.next_if(|c| *c == ' ').is_some() {
+            column = column.saturating_add(1);
+        }
+    }
     match style {
         ScalarStyle::Plain => {}
         ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted => {
@@ -404,4 +422,53 @@ pub fn place_within(node: &Node, source: &str, offset: usize) -> Place {
         }
     }
     Place::new(&node.place.file, row, column)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where `needle` of the value `when` is found.
+    fn place_of(source: &str, needle: &str) -> (usize, usize) {
+        let mut problems = Problems::default();
+        let root = parse(&Arc::from(Path::new("f")), source, &mut problems).unwrap();
+        let Kind::Map(entries) = &root.kind else {
+            panic!("a map")
+        };
+        let (_, node) = entries.iter().find(|(key, _)| key.text == "when").unwrap();
+        let Kind::Scalar { text, .. } = &node.kind else {
+            panic!("a scalar")
+        };
+        let offset = if needle.is_empty() {
+            text.len()
+        } else {
+            text.find(needle).unwrap()
+        };
+        let place = place_within(node, source, offset);
+        (place.line, place.column)
+    }
+
+    #[test]
+    fn characters_are_found_in_every_style() {
+        for (source, expected) in [
+            ("when: user.idd == 1", (1, 7 + 5)),
+            ("a: b\nwhen: 'user.idd'", (2, 8 + 5)),
+            ("when: 'x == ''é'' && user.idd'", (1, 27)),
+            (r#"when: "x == \"\u00e9\" && user.idd""#, (1, 32)),
+            ("when: |\n  x == 1\n  && user.idd", (3, 11)),
+            ("when: >-\n\n    x == 1\n    && user.idd\n", (4, 13)),
+            ("when: x == 1\n  && user.idd", (2, 11)),
+            ("when: 'x == 1\n  && user.idd'", (2, 11)),
+            ("when: &anchor user.idd", (1, 20)),
+        ] {
+            assert_eq!(place_of(source, "idd"), expected, "{source}");
+        }
+    }
+
+    #[test]
+    fn the_end_is_behind_the_last_character() {
+        assert_eq!(place_of("when: a &&", ""), (1, 11));
+        assert_eq!(place_of("when: 'a &&'\n", ""), (1, 12));
+        assert_eq!(place_of("when: |\n  a\n  &&\nb: c", ""), (3, 5));
+    }
 }

@@ -3,7 +3,7 @@
 //! An answer is asked for again when its TTL ends, at the latest after the configured time; when that
 //! fails, the last good answer stays.
 
-use super::upstream::{Pool, Target};
+use super::pool::{Pool, Target};
 use crate::config::model::Endpoints;
 use hickory_resolver::{TokioResolver, config::LookupIpStrategy, net::NetError, proto::rr::RData};
 use std::{

@@ -3,7 +3,7 @@
 //! An endpoint takes requests from the start and until checks fail in a row; it comes back when they
 //! succeed in a row. What real requests say of it is counted in [`super::endpoint`].
 
-use super::{endpoint::Endpoint, upstream::Pool};
+use super::{endpoint::Endpoint, pool::Pool};
 use crate::config::model::{HealthCheck, UpstreamProtocol};
 use http::Uri;
 use pingora_core::{

@@ -2,34 +2,19 @@
 //! it. Finding addresses is [`super::discovery`]'s, asking after their health [`super::health`]'s.
 
 use super::{
-    balance, discovery,
-    endpoint::{Change, Endpoint, Fare, Outcome},
+    discovery,
+    endpoint::{Change, Endpoint, Outcome},
     health,
-    peer::{self, BadPeer, PeerTemplate},
-    retry::{Budget, Failure, Next},
+    peer::{self, BadPeer},
+    pool::{Pool, Target},
+    retry::{Failure, Next},
 };
-use crate::{
-    clock,
-    config::model::{Config, Endpoints, HostPort, Upstream},
-};
-use arc_swap::ArcSwap;
+use crate::{clock, config::model::Config};
 use hickory_resolver::TokioResolver;
-use parking_lot::Mutex;
 use pingora_core::{connectors::http::Connector, upstreams::peer::HttpPeer};
-use std::{
-    collections::HashMap,
-    net::{IpAddr, SocketAddr},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{runtime::Handle, sync::watch};
-use verdict::{Nanos, prefix::Prefix};
-
-/// Most endpoints of one upstream: what DNS answers is bounded, too.
-const MAX_ENDPOINTS: usize = 256;
+use verdict::prefix::Prefix;
 
 /// All upstreams of one configuration, in its order.
 #[derive(Debug)]
@@ -37,39 +22,6 @@ pub struct Upstreams {
     pools: Vec<Arc<Pool>>,
     /// Background tasks end when this is dropped with the generation it belongs to.
     alive: watch::Sender<()>,
-}
-
-/// One upstream.
-#[derive(Debug)]
-pub(super) struct Pool {
-    pub(super) spec: Upstream,
-    pub(super) targets: Vec<Target>,
-    template: PeerTemplate,
-    endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
-    /// What each target is known to mean; `None` until it was resolved once.
-    answers: Mutex<Vec<Option<Vec<SocketAddr>>>>,
-    /// Counts targets that were resolved, for those who wait for it.
-    resolved: watch::Sender<usize>,
-    turn: AtomicUsize,
-    budget: Arc<Budget>,
-}
-
-/// Something that stands for addresses.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Target {
-    Address(SocketAddr),
-    Name(HostPort),
-    Srv(String),
-}
-
-impl std::fmt::Display for Target {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Address(address) => write!(f, "{address}"),
-            Self::Name(name) => write!(f, "{}:{}", name.host, name.port),
-            Self::Srv(name) => f.write_str(name),
-        }
-    }
 }
 
 /// The tries of one request, kept in its context.
@@ -139,7 +91,14 @@ impl Upstreams {
             pool.budget.deposit(pool.spec.retries.budget);
         }
         tries.made = tries.made.saturating_add(1);
-        pool.pick(client, tries).ok_or_else(|| pool.unavailable())
+        let endpoint = pool
+            .pick(client, &tries.failed)
+            .ok_or_else(|| pool.unavailable())?;
+        endpoint.fare.begin();
+        Ok(Picked {
+            pool: Arc::clone(pool),
+            endpoint,
+        })
     }
 
     /// Endpoints by state, for `rempart_upstream_endpoints{upstream,state}`; `resolving` counts names
@@ -148,7 +107,7 @@ impl Upstreams {
         let now = clock::now();
         self.pools.iter().flat_map(move |pool| {
             let (mut healthy, mut unhealthy, mut ejected) = (0, 0, 0);
-            for endpoint in pool.endpoints.load().iter() {
+            for endpoint in pool.endpoints().iter() {
                 let count: &mut usize = if !endpoint.fare.is_healthy() {
                     &mut unhealthy
                 } else if endpoint.fare.is_resting(now) {
@@ -232,150 +191,6 @@ impl Upstreams {
     }
 }
 
-impl Pool {
-    fn build(spec: &Upstream, previous: Option<&Self>) -> Result<Self, BadPeer> {
-        let targets = targets(&spec.endpoints);
-        let known: HashMap<Target, Vec<SocketAddr>> =
-            previous.map_or_else(HashMap::new, Self::known);
-        let answers: Vec<Option<Vec<SocketAddr>>> = targets
-            .iter()
-            .map(|target| match target {
-                Target::Address(address) => Some(vec![*address]),
-                target => known.get(target).cloned(),
-            })
-            .collect();
-        let pool = Self {
-            template: PeerTemplate::build(spec)?,
-            spec: spec.clone(),
-            targets,
-            endpoints: ArcSwap::from_pointee(Vec::new()),
-            resolved: watch::Sender::new(0),
-            answers: Mutex::new(answers),
-            turn: AtomicUsize::new(0),
-            budget: previous.map_or_else(
-                || Arc::new(Budget::new(clock::now())),
-                |previous| Arc::clone(&previous.budget),
-            ),
-        };
-        if let Some(previous) = previous {
-            pool.endpoints.store(previous.endpoints.load_full());
-        }
-        pool.refresh();
-        Ok(pool)
-    }
-
-    fn known(&self) -> HashMap<Target, Vec<SocketAddr>> {
-        let answers = self.answers.lock().clone();
-        let both = self.targets.iter().cloned().zip(answers);
-        both.filter_map(|(target, answer)| Some((target, answer?)))
-            .collect()
-    }
-
-    /// Takes over what a target was resolved to; `true` when the endpoints changed by it.
-    pub(super) fn learn(&self, target: usize, addresses: Vec<SocketAddr>) -> bool {
-        match self.answers.lock().get_mut(target) {
-            Some(answer) if answer.as_ref() == Some(&addresses) => return false,
-            Some(answer) => *answer = Some(addresses),
-            None => return false,
-        }
-        self.refresh()
-    }
-
-    /// Makes the endpoints anew from all answers; those that stay keep how they fare. `true` when
-    /// their addresses changed.
-    fn refresh(&self) -> bool {
-        let answers = self.answers.lock();
-        let before = self.endpoints.load_full();
-        let mut endpoints: Vec<Arc<Endpoint>> = Vec::new();
-        for address in answers.iter().flatten().flatten().copied() {
-            let known = endpoints.iter().any(|endpoint| endpoint.address == address);
-            if known || endpoints.len() >= MAX_ENDPOINTS {
-                continue;
-            }
-            let fare = before
-                .iter()
-                .find(|endpoint| endpoint.address == address)
-                .map_or_else(|| Arc::new(Fare::default()), |old| Arc::clone(&old.fare));
-            endpoints.push(Arc::new(Endpoint {
-                address,
-                seed: balance::seed(address),
-                peer: self.template.peer(address),
-                fare,
-            }));
-        }
-        if self.spec.health_check.is_none() {
-            // Nothing would ever lift a verdict of checks that are no longer made.
-            for endpoint in &endpoints {
-                endpoint.fare.set_healthy(true);
-            }
-        }
-        let addresses = |list: &[Arc<Endpoint>]| -> Vec<SocketAddr> {
-            list.iter().map(|endpoint| endpoint.address).collect()
-        };
-        let changed = addresses(&before) != addresses(&endpoints);
-        self.endpoints.store(Arc::new(endpoints));
-        self.resolved.send_replace(answers.iter().flatten().count());
-        changed
-    }
-
-    pub(super) fn endpoints(&self) -> Arc<Vec<Arc<Endpoint>>> {
-        self.endpoints.load_full()
-    }
-
-    fn pick(self: &Arc<Self>, client: Prefix, tries: &Tries) -> Option<Picked> {
-        let endpoints = self.endpoints.load();
-        let now = clock::now();
-        let turn = self.turn.fetch_add(1, Relaxed);
-        let fits = |endpoint: &Endpoint| {
-            endpoint.fare.is_healthy() && !tries.failed.contains(&endpoint.address)
-        };
-        let pick = |fits: &dyn Fn(&Endpoint) -> bool| {
-            balance::pick(self.spec.balance, &endpoints, client, turn, fits).cloned()
-        };
-        let endpoint = pick(&|endpoint| fits(endpoint) && !endpoint.fare.is_resting(now))
-            .or_else(|| pick(&fits))?;
-        endpoint.fare.begin();
-        Some(Picked {
-            pool: Arc::clone(self),
-            endpoint,
-        })
-    }
-
-    fn has_another(&self, tries: &Tries) -> bool {
-        self.endpoints
-            .load()
-            .iter()
-            .any(|endpoint| endpoint.fare.is_healthy() && !tries.failed.contains(&endpoint.address))
-    }
-
-    fn unavailable(&self) -> NoEndpoint {
-        let check = self.spec.health_check.as_ref();
-        let every = check.map_or(Duration::from_secs(1), |check| check.every);
-        NoEndpoint {
-            retry_after: every.clamp(Duration::from_secs(1), Duration::from_secs(60)),
-        }
-    }
-
-    fn unresolved(&self) -> usize {
-        self.answers
-            .lock()
-            .iter()
-            .filter(|answer| answer.is_none())
-            .count()
-    }
-
-    /// Whether one more endpoint may rest without going over `ejection.maximum`.
-    fn may_rest(&self, now: Nanos) -> bool {
-        let endpoints = self.endpoints.load();
-        let resting = endpoints
-            .iter()
-            .filter(|endpoint| endpoint.fare.is_resting(now))
-            .count();
-        let share = |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
-        share(resting) + 1.0 <= share(endpoints.len()) * self.spec.ejection.maximum
-    }
-}
-
 impl Picked {
     /// The upstream's name, for labels and logs.
     #[must_use]
@@ -435,7 +250,7 @@ impl Picked {
         }
         let retries = self.pool.spec.retries;
         tries.made <= retries.attempts
-            && self.pool.has_another(tries)
+            && self.pool.has_another(&tries.failed)
             && self.pool.budget.withdraw(retries.budget, clock::now())
     }
 }
@@ -456,32 +271,17 @@ fn system_resolver() -> Option<Arc<TokioResolver>> {
     }
 }
 
-fn targets(endpoints: &Endpoints) -> Vec<Target> {
-    match endpoints {
-        Endpoints::List(list) => list
-            .iter()
-            .map(|entry| match entry.host.parse::<IpAddr>() {
-                Ok(address) => Target::Address(SocketAddr::new(address, entry.port)),
-                Err(_) => Target::Name(entry.clone()),
-            })
-            .collect(),
-        Endpoints::Dns { target, .. } => vec![match target.host.parse::<IpAddr>() {
-            Ok(address) => Target::Address(SocketAddr::new(address, target.port)),
-            Err(_) => Target::Name(target.clone()),
-        }],
-        Endpoints::Srv { name, .. } => vec![Target::Srv(name.clone())],
-    }
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
     use crate::config::model::{
-        Balance, Ejection, HealthCheck, Retries, UpstreamProtocol, UpstreamTimeouts,
+        Balance, Ejection, Endpoints, HealthCheck, HostPort, Retries, Upstream, UpstreamProtocol,
+        UpstreamTimeouts,
     };
     use crate::forward::retry::Stage;
     use http::Method;
     use pingora_core::{Error, ErrorType, upstreams::peer::Peer};
+    use std::net::IpAddr;
     use verdict::prefix::PrefixLengths;
 
     pub fn upstream(name: &str, endpoints: &[&str]) -> Upstream {
@@ -631,7 +431,7 @@ pub(super) mod tests {
     #[test]
     fn names_have_no_endpoint_until_resolved() {
         let spec = upstream("app", &["app.internal:80"]);
-        let before = generation(&[spec.clone()], None);
+        let before = generation(std::slice::from_ref(&spec), None);
         assert!(pick(&before).is_err());
         assert_eq!(count(&before, "resolving"), 1);
         let address: SocketAddr = "10.0.0.9:80".parse().unwrap();

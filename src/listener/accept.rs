@@ -19,9 +19,11 @@ use crate::{
 use pingora_core::server::ShutdownWatch;
 use pingora_proxy::{HttpProxy, ProxyHttp};
 use std::{
+    future::poll_fn,
     io,
     net::{IpAddr, SocketAddr},
     sync::{Arc, atomic::AtomicBool},
+    task::Poll,
     time::Duration,
 };
 use tokio::{
@@ -33,6 +35,9 @@ use verdict::prefix::Prefix;
 
 /// How long to wait when a connection can't be accepted (no file descriptors left, mostly).
 const BACK_OFF: Duration = Duration::from_millis(50);
+
+/// Most connections that are still taken after the signal to shut down.
+const LAST: u32 = 4096;
 
 static ACCEPT_ERRORS: LogLimit = LogLimit::new();
 static PANICS: LogLimit = LogLimit::new();
@@ -61,8 +66,6 @@ pub(super) async fn run<SV>(
     };
     loop {
         let accepted = tokio::select! {
-            // Established connections are taken first: closing the socket would reset them.
-            biased;
             accepted = socket.accept() => accepted,
             _ = shutdown.wait_for(|leave| *leave) => break,
         };
@@ -76,6 +79,17 @@ pub(super) async fn run<SV>(
                 tokio::time::sleep(BACK_OFF).await;
             }
         }
+    }
+    // What is established already is served: closing the socket would reset it.
+    for _ in 0..LAST {
+        let accepted = poll_fn(|cx| match socket.poll_accept(cx) {
+            Poll::Ready(Ok(accepted)) => Poll::Ready(Some(accepted)),
+            Poll::Ready(Err(_)) | Poll::Pending => Poll::Ready(None),
+        });
+        let Some((tcp, from)) = accepted.await else {
+            break;
+        };
+        begin(tcp, from);
     }
 }
 
@@ -332,11 +346,13 @@ async fn establish(
                 }
                 Err(Failure::Timeout) => {
                     shared.metrics.handshake("timeout");
+                    shared.metrics.connection_refused("timeout");
                     None
                 }
                 Err(Failure::Failed(error)) => {
                     tracing::debug!(peer = %ends.0, %error, "handshake failed");
                     shared.metrics.handshake("failed");
+                    shared.metrics.connection_refused("handshake");
                     None
                 }
             }

@@ -66,11 +66,14 @@ pub fn framing(head: &[u8]) -> Result<Body, StatusCode> {
     let mut request = httparse::Request::new(&mut []);
     match request.parse_with_uninit_headers(head, &mut headers) {
         Ok(httparse::Status::Complete(_)) => {}
-        Ok(httparse::Status::Partial) => return Err(BAD),
         Err(httparse::Error::TooManyHeaders) => {
             return Err(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
         }
-        Err(_) => return Err(BAD),
+        Ok(httparse::Status::Partial) | Err(_) => return Err(BAD),
+    }
+    if request.method == Some("CONNECT") {
+        // Nothing here tunnels.
+        return Err(StatusCode::METHOD_NOT_ALLOWED);
     }
     let mut hosts = 0_usize;
     let mut length = None;
@@ -156,6 +159,10 @@ mod tests {
                 Ok(Body::Chunked),
             ),
             // Refused
+            (
+                "CONNECT example.com:443 HTTP/1.1\r\nhost: example.com:443\r\n\r\n",
+                Err(405),
+            ),
             ("GET / HTTP/1.1\r\n\r\n", Err(400)),
             ("GET / HTTP/1.1\r\nhost: a\r\nHost: b\r\n\r\n", Err(400)),
             ("GET / HTTP/1.1\nhost: a\n\n", Err(400)),

@@ -9,7 +9,7 @@ use super::{
     Shared, answer,
     close::close,
     head,
-    stream::{Body, ClientStream, Home, Lent, Limits},
+    stream::{ClientStream, Home, Lent, Limits},
 };
 use crate::config::model::ClientTimeouts;
 use http::StatusCode;
@@ -94,7 +94,7 @@ where
         };
         waiting.timeouts = shared.config.load().connections.timeouts.clone();
         stream.begin(body, limits(&waiting.timeouts));
-        stream = match serve_one(stream, end, body, &home, proxy, shutdown).await {
+        stream = match serve_one(stream, end, &home, proxy, shutdown).await {
             Served::Again(stream) => stream,
             Served::Last(stream) => {
                 if stream.timed_out {
@@ -125,7 +125,6 @@ enum Served {
 async fn serve_one<SV>(
     mut stream: Box<ClientStream>,
     end: usize,
-    _body: Body,
     home: &Home,
     proxy: &Arc<HttpProxy<SV>>,
     shutdown: &ShutdownWatch,

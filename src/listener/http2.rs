@@ -84,7 +84,7 @@ pub async fn serve<SV>(
 async fn silence<SV>(app: &App<SV>, limit: Duration) {
     sleep(limit).await;
     if app.requests.load(Relaxed) > 0 {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
@@ -122,6 +122,7 @@ struct Active<'a>(&'a AtomicU32);
 impl Drop for Active<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
+        super::accept::note_panic();
     }
 }
 

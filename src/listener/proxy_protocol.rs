@@ -131,13 +131,11 @@ fn parse_v2(bytes: &[u8]) -> Parsed {
         return Parsed::Needs(total.saturating_sub(bytes.len()));
     };
     let proxied = match (version_command & 0x0f, family) {
-        // LOCAL: the rest is to be ignored.
-        (0, _) => Some(Proxied::Local),
+        // LOCAL, or a client of no family: the rest is to be ignored.
+        (0, _) | (1, 0x00) => Some(Proxied::Local),
         // TCP over IPv4, TCP over IPv6. Anything after the addresses is TLVs, of which none is needed.
         (1, 0x11) => addresses::<4>(body),
         (1, 0x21) => addresses::<16>(body),
-        // UNSPEC
-        (1, 0x00) => Some(Proxied::Local),
         // UDP, Unix sockets or something new can't be a client here; unknown commands are refused.
         _ => None,
     };

@@ -1,7 +1,10 @@
 //! A client's connection as pingora sees it: decrypted bytes, a write buffer, and the deadlines of a
 //! request in service. Waiting between requests is left to [`super::http1`].
 
-use super::deadline::{Alarm, Pace};
+use super::{
+    chunked::Chunked,
+    deadline::{Alarm, Pace},
+};
 use crate::connection::Connection;
 use bytes::{Buf, BytesMut};
 use parking_lot::Mutex;
@@ -63,8 +66,8 @@ enum Expected {
     Frames,
     /// This many bytes of a body are still due.
     Length(u64, Pace),
-    /// A chunked body; its end shows only to the one who parses it.
-    Chunked(Pace),
+    /// A chunked body, up to its end.
+    Chunked(Chunked, Pace),
     /// An upgraded stream: either side must say something within the limit.
     Upgraded { limit: Duration, last: Instant },
 }
@@ -91,6 +94,7 @@ pub struct Limits {
 }
 
 /// One client's connection after the handshake.
+#[allow(clippy::struct_excessive_bools)] // each is a fact of its own, not a state machine
 pub struct ClientStream {
     transport: Transport,
     /// Bytes that were read and not consumed yet: the beginning of a request or of its body, or of
@@ -110,7 +114,6 @@ pub struct ClientStream {
     /// A deadline passed.
     pub timed_out: bool,
     shut: bool,
-    http2: bool,
     connection: Arc<Connection>,
     proxy_digest: Arc<ProxyDigest>,
     ssl_digest: Option<Arc<SslDigest>>,
@@ -143,7 +146,6 @@ impl ClientStream {
             ended: false,
             timed_out: false,
             shut: false,
-            http2: false,
             connection,
             proxy_digest: Arc::new(proxy_digest),
             ssl_digest,
@@ -194,13 +196,12 @@ impl ClientStream {
         self.expected = match body {
             Body::None | Body::Length(0) => Expected::Nothing,
             Body::Length(length) => Expected::Length(length, pace),
-            Body::Chunked => Expected::Chunked(pace),
+            Body::Chunked => Expected::Chunked(Chunked::new(), pace),
         };
     }
 
     /// The connection speaks HTTP/2 from now on.
     pub fn speak_http2(&mut self) {
-        self.http2 = true;
         self.expected = Expected::Frames;
     }
 
@@ -265,14 +266,11 @@ impl ClientStream {
     }
 
     /// Nothing can be read: whether that has lasted too long.
-    fn watch_read(&mut self, room: usize, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn watch_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let now;
         let deadline = match &mut self.expected {
             Expected::Nothing | Expected::Frames => return Poll::Pending,
-            // With a chunked body a read of one byte is pingora's watch for the client's leaving,
-            // after the body's end.
-            Expected::Chunked(_) if room <= 1 => return Poll::Pending,
-            Expected::Length(_, pace) | Expected::Chunked(pace) => {
+            Expected::Length(_, pace) | Expected::Chunked(_, pace) => {
                 now = Instant::now();
                 pace.waits(now)
             }
@@ -289,30 +287,39 @@ impl ClientStream {
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
-    /// How many bytes may be handed out before the request in service ends.
-    fn due(&self) -> usize {
-        match self.expected {
+    /// How many of `bytes` belong to the request in service: all, unless it ends within them.
+    fn admit(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = match &mut self.expected {
             Expected::Nothing => 0,
-            Expected::Length(left, _) => usize::try_from(left).unwrap_or(usize::MAX),
-            Expected::Frames | Expected::Chunked(_) | Expected::Upgraded { .. } => usize::MAX,
-        }
-    }
-
-    /// `bytes` are handed out.
-    fn note_read(&mut self, bytes: usize) {
-        match &mut self.expected {
-            Expected::Nothing | Expected::Frames => {}
+            Expected::Frames => bytes.len(),
             Expected::Length(left, pace) => {
-                *left = left.saturating_sub(u64::try_from(bytes).unwrap_or(u64::MAX));
+                let taken =
+                    usize::try_from(*left).map_or(bytes.len(), |left| left.min(bytes.len()));
+                *left = left.saturating_sub(u64::try_from(taken).unwrap_or(u64::MAX));
                 if *left == 0 {
                     self.expected = Expected::Nothing;
                 } else {
-                    pace.received(bytes, Instant::now);
+                    pace.received(taken, Instant::now);
                 }
+                taken
             }
-            Expected::Chunked(pace) => pace.received(bytes, Instant::now),
-            Expected::Upgraded { .. } => self.moved = true,
-        }
+            Expected::Chunked(chunked, pace) => {
+                let taken = chunked
+                    .advance(bytes)
+                    .map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+                if chunked.done() {
+                    self.expected = Expected::Nothing;
+                } else {
+                    pace.received(taken, Instant::now);
+                }
+                taken
+            }
+            Expected::Upgraded { .. } => {
+                self.moved = true;
+                bytes.len()
+            }
+        };
+        Ok(taken)
     }
 
     /// The request is complete, and pingora watches whether the client leaves. What the client sends
@@ -367,37 +374,40 @@ impl AsyncRead for ClientStream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let due = this.due();
-        if due == 0 {
+        if matches!(this.expected, Expected::Nothing) {
             return this.poll_leaving(cx);
         }
         if !this.ahead.is_empty() {
-            let bytes = this.ahead.len().min(buffer.remaining()).min(due);
-            buffer.put_slice(&this.take_ahead(bytes));
-            this.note_read(bytes);
+            let room = this.ahead.len().min(buffer.remaining());
+            let mut bytes = this.take_ahead(room);
+            let taken = this.admit(&bytes)?;
+            buffer.put_slice(bytes.get(..taken).unwrap_or_default());
+            if taken < bytes.len() {
+                // The rest is the next request's: it goes back in front.
+                let mut rest = bytes.split_off(taken);
+                rest.unsplit(std::mem::take(&mut this.ahead));
+                this.ahead = rest;
+            }
             return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();
         match this.poll_transport_read(cx, buffer) {
             Poll::Ready(Ok(())) => {
-                let bytes = buffer.filled().len().saturating_sub(before);
-                this.ended |= bytes == 0;
-                let taken = bytes.min(due);
-                if taken < bytes {
+                let bytes = buffer.filled().get(before..).unwrap_or_default();
+                this.ended |= bytes.is_empty();
+                let taken = this.admit(bytes)?;
+                if let Some(rest @ [_, ..]) = bytes.get(taken..) {
                     // The rest is the next request's.
-                    let end = before.saturating_add(taken);
-                    this.ahead
-                        .extend_from_slice(buffer.filled().get(end..).unwrap_or_default());
-                    buffer.set_filled(end);
+                    this.ahead.extend_from_slice(rest);
+                    buffer.set_filled(before.saturating_add(taken));
                 }
-                this.note_read(taken);
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(Err(error)) => {
                 this.ended = true;
                 Poll::Ready(Err(error))
             }
-            Poll::Pending => this.watch_read(buffer.remaining(), cx),
+            Poll::Pending => this.watch_read(cx),
         }
     }
 }
@@ -584,8 +594,10 @@ impl Ssl for Lent {
     }
 
     fn selected_alpn_proto(&self) -> Option<ALPN> {
-        let http2 = self.stream.as_ref()?.http2;
-        Some(if http2 { ALPN::H2 } else { ALPN::H1 })
+        Some(match self.stream.as_ref()?.expected {
+            Expected::Frames => ALPN::H2,
+            _ => ALPN::H1,
+        })
     }
 }
 

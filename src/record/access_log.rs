@@ -4,6 +4,7 @@
 //! buffer, and where that is full the line is dropped and counted. What a line says is [`line`]'s;
 //! turning files over is done from outside (rename, then [`AccessLog::reopen`]).
 
+mod json;
 mod line;
 mod writer;
 
@@ -127,18 +128,12 @@ impl AccessLog {
             return;
         };
         let mut buffer = buffer.lock();
-        let before = buffer.bytes.len();
-        if before >= BUFFER_LIMIT {
+        if buffer.bytes.len() >= BUFFER_LIMIT {
             drop(buffer);
             self.shared.dropped.inc();
             return;
         }
-        if line::write(&mut buffer.bytes, record, server).is_err() {
-            buffer.bytes.truncate(before);
-            drop(buffer);
-            self.shared.dropped.inc();
-            return;
-        }
+        line::write(&mut buffer.bytes, record, server);
         buffer.bytes.push(b'\n');
         buffer.lines = buffer.lines.saturating_add(1);
         let hurry = buffer.bytes.len() >= BUFFER_HURRY;

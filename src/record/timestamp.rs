@@ -9,7 +9,9 @@ use time::OffsetDateTime;
 pub struct Timestamp(pub SystemTime);
 
 impl Timestamp {
-    fn digits(self) -> [u8; 24] {
+    /// The text in ASCII.
+    #[must_use]
+    pub fn digits(self) -> [u8; 24] {
         let mut text = *b"0000-00-00T00:00:00.000Z";
         let at = OffsetDateTime::from(self.0);
         let fields = [

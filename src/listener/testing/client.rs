@@ -155,9 +155,9 @@ impl Client {
         timeout(PATIENCE, async {
             let mut rest = std::mem::take(&mut self.buffer).to_vec();
             let ended = self.wire.read_to_end(&mut rest).await;
-            let reset =
+            let by_reset =
                 ended.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset);
-            (rest, reset)
+            (rest, by_reset)
         })
         .await
         .expect("the connection ends")

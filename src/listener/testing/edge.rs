@@ -178,7 +178,7 @@ impl ProxyHttp for Trivial {
     async fn upstream_peer(
         &self,
         _: &mut Session,
-        _: &mut (),
+        (): &mut (),
     ) -> pingora_core::Result<Box<HttpPeer>> {
         Ok(Box::new(HttpPeer::new(self.upstream, false, String::new())))
     }
@@ -186,7 +186,7 @@ impl ProxyHttp for Trivial {
     async fn request_filter(
         &self,
         session: &mut Session,
-        _: &mut (),
+        (): &mut (),
     ) -> pingora_core::Result<bool> {
         let connection = Arc::clone(Connection::of(session.digest()).expect("rides along"));
         match session.req_header().uri.path() {

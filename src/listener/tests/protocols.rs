@@ -120,11 +120,18 @@ async fn pipelined_requests_are_answered_in_order() {
             "GET /1 HTTP/1.1\r\nhost: a\r\n\r\n\
              POST /2 HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nhello\
              GET /slow HTTP/1.1\r\nhost: a\r\n\r\n\
+             POST /chunks HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n\
              GET /4 HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n\
              GET /never HTTP/1.1\r\nhost: a\r\n\r\n",
         )
         .await;
-    for expected in ["GET /1 0", "POST /2 5", "GET /slow 0", "GET /4 0"] {
+    for expected in [
+        "GET /1 0",
+        "POST /2 5",
+        "GET /slow 0",
+        "POST /chunks 15",
+        "GET /4 0",
+    ] {
         assert_eq!(client.answer().await.unwrap().body, expected);
     }
     let (rest, _) = client.rest().await;

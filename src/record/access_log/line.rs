@@ -3,318 +3,200 @@
 //! Of the request, the path is written without its query, and no header is: credentials travel in
 //! both. Text from a client is made valid UTF-8 (what isn't becomes U+FFFD) and cut at a bound,
 //! marked by a final `…`.
+//!
+//! Written by hand, since a line is written for every request and a general serializer takes more
+//! than twice as long. In each object the first member is always there, so the others open with a
+//! comma.
 
-use crate::record::{Outcome, Record, timestamp::Timestamp};
-use serde::{Serialize, Serializer};
-use std::net::SocketAddr;
-use verdict::{
-    decision::{Action, Finding, Mode},
-    prefix::Prefix,
-};
+use super::json;
+use crate::record::{self, Outcome, Record, timestamp::Timestamp};
+use std::io::Write as _;
+use verdict::decision::{Action, Finding, Mode};
 
 /// Bytes of host and path that a line keeps.
 const LONG: usize = 2048;
-/// Bytes of other texts that a client chose.
+/// Bytes of all other texts.
 const SHORT: usize = 256;
 
-/// Who wrote the line.
-#[derive(Clone, Debug, Serialize)]
-pub struct Server {
-    pub id: String,
-    pub version: &'static str,
-}
+/// Who wrote the line, as the object that ends it.
+#[derive(Clone, Debug)]
+pub struct Server(Box<[u8]>);
 
 impl Server {
-    /// This machine's name and this program's version.
+    #[must_use]
+    pub fn new(id: &str) -> Self {
+        let mut out = br#","server":{"id":"#.to_vec();
+        json::text(&mut out, id, SHORT);
+        out.extend_from_slice(br#","version":"#);
+        json::text(&mut out, env!("CARGO_PKG_VERSION"), SHORT);
+        out.extend_from_slice(b"}}");
+        Self(out.into())
+    }
+
+    /// This machine, by its name.
     #[must_use]
     pub fn here() -> Self {
-        let id = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        Self {
-            id: id.trim().to_owned(),
-            version: env!("CARGO_PKG_VERSION"),
-        }
+        let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        Self::new(name.trim())
     }
 }
 
 /// Appends one object, without the line's end.
-pub(super) fn write(
-    out: &mut Vec<u8>,
-    record: &Record<'_>,
-    server: &Server,
-) -> serde_json::Result<()> {
-    serde_json::to_writer(out, &Line::new(record, server))
+pub(super) fn write(out: &mut Vec<u8>, record: &Record<'_>, server: &Server) {
+    out.extend_from_slice(br#"{"time":""#);
+    out.extend_from_slice(&Timestamp(record.time).digits());
+    out.extend_from_slice(br#"","request_id":"#);
+    json::text(out, record.request_id, SHORT);
+    client(out, &record.client);
+    user(out, record.user);
+    out.extend_from_slice(br#","listener":"#);
+    json::text(out, record.listener, SHORT);
+    out.extend_from_slice(br#","destination":"#);
+    json::socket_address(out, record.destination);
+    if let Some(tls) = record.tls {
+        out.extend_from_slice(br#","tls":{"version":"#);
+        json::text(out, tls.version, SHORT);
+        member(out, br#","sni":"#, tls.sni);
+        out.push(b'}');
+    }
+    request(out, &record.request);
+    out.extend_from_slice(br#","response":{"status":"#);
+    json::number(out, record.response.status.into());
+    out.extend_from_slice(br#","bytes":"#);
+    json::number(out, record.response.bytes);
+    out.push(b'}');
+    member(
+        out,
+        br#","route":"#,
+        record.route_name().unwrap_or_default(),
+    );
+    if let Some(tried) = record.upstream {
+        upstream(out, tried);
+    }
+    out.extend_from_slice(br#","decision":"#);
+    decision(out, record.decision);
+    if let Some(error) = record.error {
+        out.extend_from_slice(br#","error":{"code":"#);
+        json::text(out, error.code, SHORT);
+        member(out, br#","text":"#, error.text);
+        out.push(b'}');
+    }
+    out.extend_from_slice(br#","duration_ms":"#);
+    json::milliseconds(out, record.duration);
+    out.extend_from_slice(&server.0);
 }
 
-#[derive(Serialize)]
-struct Line<'a> {
-    time: Timestamp,
-    request_id: &'a str,
-    client: Client<'a>,
-    #[serde(skip_serializing_if = "User::is_empty")]
-    user: User<'a>,
-    listener: &'a str,
-    destination: SocketAddr,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tls: Option<Tls<'a>>,
-    request: Request<'a>,
-    response: Response,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    route: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    upstream: Option<Upstream<'a>>,
-    decision: Decision<'a>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<Error<'a>>,
-    duration_ms: f64,
-    server: &'a Server,
-}
-
-#[derive(Serialize)]
-struct Client<'a> {
-    ip: std::net::IpAddr,
-    #[serde(serialize_with = "as_text")]
-    network: Prefix,
-    #[serde(skip_serializing_if = "Text::is_empty")]
-    ja4: Text<'a>,
-    port: u16,
-}
-
-#[derive(Serialize)]
-struct User<'a> {
-    #[serde(skip_serializing_if = "Text::is_empty")]
-    id: Text<'a>,
-    #[serde(skip_serializing_if = "Text::is_empty")]
-    session: Text<'a>,
-}
-
-impl User<'_> {
-    fn is_empty(&self) -> bool {
-        self.id.is_empty() && self.session.is_empty()
+/// A text that is left out when it is empty. `key` comes with its comma and colon.
+fn member(out: &mut Vec<u8>, key: &[u8], text: &str) {
+    if !text.is_empty() {
+        out.extend_from_slice(key);
+        json::text(out, text, SHORT);
     }
 }
 
-#[derive(Serialize)]
-struct Tls<'a> {
-    version: &'a str,
-    #[serde(skip_serializing_if = "Text::is_empty")]
-    sni: Text<'a>,
+fn client(out: &mut Vec<u8>, client: &record::Client<'_>) {
+    out.extend_from_slice(br#","client":{"ip":"#);
+    json::address(out, client.ip);
+    out.extend_from_slice(br#","network":"#);
+    json::prefix(out, client.network);
+    member(out, br#","ja4":"#, client.ja4);
+    out.extend_from_slice(br#","port":"#);
+    json::number(out, client.port.into());
+    out.push(b'}');
 }
 
-#[derive(Serialize)]
-struct Request<'a> {
-    method: Text<'a>,
-    #[serde(skip_serializing_if = "Text::is_empty")]
-    host: Text<'a>,
-    path: Text<'a>,
-    protocol: &'a str,
-    bytes: u64,
-}
-
-#[derive(Serialize)]
-struct Response {
-    /// 0: closed without an answer.
-    status: u16,
-    bytes: u64,
-}
-
-#[derive(Serialize)]
-struct Upstream<'a> {
-    name: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    endpoint: Option<SocketAddr>,
-    ms: f64,
-}
-
-#[derive(Serialize)]
-struct Decision<'a> {
-    action: &'static str,
-    mode: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    source: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'static str>,
-    /// Findings that this object doesn't show already.
-    #[serde(
-        skip_serializing_if = "<[Finding]>::is_empty",
-        serialize_with = "observed"
-    )]
-    observed: &'a [Finding],
-}
-
-#[derive(Serialize)]
-struct Error<'a> {
-    code: &'static str,
-    #[serde(skip_serializing_if = "Text::is_empty")]
-    text: Text<'a>,
-}
-
-impl<'a> Line<'a> {
-    fn new(record: &Record<'a>, server: &'a Server) -> Self {
-        Self {
-            time: Timestamp(record.time),
-            request_id: record.request_id,
-            client: Client {
-                ip: record.client.ip,
-                network: record.client.network,
-                ja4: Text::short(record.client.ja4),
-                port: record.client.port,
-            },
-            user: User {
-                id: Text::short(record.user.id),
-                session: Text::short(record.user.session),
-            },
-            listener: record.listener,
-            destination: record.destination,
-            tls: record.tls.map(|tls| Tls {
-                version: tls.version,
-                sni: Text::short(tls.sni),
-            }),
-            request: Request {
-                method: Text::short(record.request.method),
-                host: Text::long(record.request.host),
-                path: Text::long(record.request.path),
-                protocol: record.request.protocol,
-                bytes: record.request.bytes,
-            },
-            response: Response {
-                status: record.response.status,
-                bytes: record.response.bytes,
-            },
-            route: record.route_name(),
-            upstream: record.upstream.map(|upstream| Upstream {
-                name: upstream.name,
-                endpoint: upstream.endpoint,
-                ms: milliseconds(upstream.took),
-            }),
-            decision: Decision::new(record.decision),
-            error: record.error.map(|error| Error {
-                code: error.code,
-                text: Text::short(error.text),
-            }),
-            duration_ms: milliseconds(record.duration),
-            server,
-        }
+fn user(out: &mut Vec<u8>, user: record::User<'_>) {
+    if user.id.is_empty() && user.session.is_empty() {
+        return;
     }
+    out.extend_from_slice(br#","user":{"#);
+    member(out, br#""id":"#, user.id);
+    let key: &[u8] = if user.id.is_empty() {
+        br#""session":"#
+    } else {
+        br#","session":"#
+    };
+    member(out, key, user.session);
+    out.push(b'}');
 }
 
-impl<'a> Decision<'a> {
-    /// Shows what was done and the finding that made it so. Where nothing bit but something in the
-    /// shadow would have, that one is shown as if it bit, with its mode.
-    fn new(decision: Outcome<'a>) -> Self {
-        let hardest = || {
-            let shadows = decision.observed.iter().enumerate();
-            shadows
-                .filter(|(_, finding)| finding.mode == Mode::Shadow)
-                .max_by_key(|(at, finding)| (finding.action, std::cmp::Reverse(*at)))
-        };
-        if decision.finding.is_none()
-            && decision.action == Action::Allow
-            && let Some((_, finding)) = hardest()
-        {
-            let observed = match decision.observed {
-                [_] => &[],
-                all => all,
-            };
-            return Self::of(finding.action, finding.mode, Some(finding), observed);
+fn request(out: &mut Vec<u8>, request: &record::Request<'_>) {
+    out.extend_from_slice(br#","request":{"method":"#);
+    json::text(out, request.method, SHORT);
+    if !request.host.is_empty() {
+        out.extend_from_slice(br#","host":"#);
+        json::text(out, request.host, LONG);
+    }
+    out.extend_from_slice(br#","path":"#);
+    json::text(out, request.path, LONG);
+    out.extend_from_slice(br#","protocol":"#);
+    json::text(out, request.protocol, SHORT);
+    out.extend_from_slice(br#","bytes":"#);
+    json::number(out, request.bytes);
+    out.push(b'}');
+}
+
+fn upstream(out: &mut Vec<u8>, upstream: record::Upstream<'_>) {
+    out.extend_from_slice(br#","upstream":{"name":"#);
+    json::text(out, upstream.name, SHORT);
+    if let Some(endpoint) = upstream.endpoint {
+        out.extend_from_slice(br#","endpoint":"#);
+        json::socket_address(out, endpoint);
+    }
+    out.extend_from_slice(br#","ms":"#);
+    json::milliseconds(out, upstream.took);
+    out.push(b'}');
+}
+
+/// What was done and the finding that made it so. Where nothing bit but something in the shadow
+/// would have, the hardest of those is shown as if it bit, with its mode. Findings that are not
+/// shown by that are listed as `observed`.
+fn decision(out: &mut Vec<u8>, outcome: Outcome<'_>) {
+    let shadow = || {
+        let shadows = outcome.observed.iter().enumerate();
+        shadows
+            .filter(|(_, finding)| finding.mode == Mode::Shadow)
+            .max_by_key(|(at, finding)| (finding.action, std::cmp::Reverse(*at)))
+            .map(|(_, finding)| finding)
+    };
+    let untouched = outcome.finding.is_none() && outcome.action == Action::Allow;
+    let (action, mode, finding, observed) = match (untouched.then(shadow).flatten(), outcome) {
+        (Some(shadow), Outcome { observed: [_], .. }) => {
+            (shadow.action, shadow.mode, Some(shadow), [].as_slice())
         }
-        Self::of(
-            decision.action,
+        (Some(shadow), _) => (shadow.action, shadow.mode, Some(shadow), outcome.observed),
+        (None, _) => (
+            outcome.action,
             Mode::Enforce,
-            decision.finding,
-            decision.observed,
-        )
-    }
-
-    fn of(
-        action: Action,
-        mode: Mode,
-        finding: Option<&'a Finding>,
-        observed: &'a [Finding],
-    ) -> Self {
-        Self {
-            action: action.name(),
-            mode: mode.name(),
-            source: finding.map(|finding| finding.source.name()),
-            name: finding.map(|finding| &*finding.name),
-            reason: finding.map(|finding| finding.reason.name()),
-            observed,
+            outcome.finding,
+            outcome.observed,
+        ),
+    };
+    judged(out, action, mode, finding);
+    if !observed.is_empty() {
+        // Once more into the object that `judged` has closed.
+        out.pop();
+        for (at, finding) in observed.iter().enumerate() {
+            let before: &[u8] = if at == 0 { br#","observed":["# } else { b"," };
+            out.extend_from_slice(before);
+            judged(out, finding.action, finding.mode, Some(finding));
         }
+        out.extend_from_slice(b"]}");
     }
 }
 
-fn observed<S: Serializer>(findings: &[Finding], to: S) -> Result<S::Ok, S::Error> {
-    to.collect_seq(
-        findings
-            .iter()
-            .map(|finding| Decision::of(finding.action, finding.mode, Some(finding), &[])),
-    )
-}
-
-/// Bytes from outside as text: cut to a bound, and valid.
-#[derive(Clone, Copy)]
-struct Text<'a> {
-    bytes: &'a [u8],
-    cut: bool,
-}
-
-impl<'a> Text<'a> {
-    fn long<T: AsRef<[u8]> + ?Sized>(text: &'a T) -> Self {
-        Self::bounded(text.as_ref(), LONG)
+fn judged(out: &mut Vec<u8>, action: Action, mode: Mode, finding: Option<&Finding>) {
+    // These words are this program's own: nothing in them needs escaping.
+    let _ = write!(
+        out,
+        r#"{{"action":"{}","mode":"{}""#,
+        action.name(),
+        mode.name()
+    );
+    if let Some(finding) = finding {
+        let _ = write!(out, r#","source":"{}","name":"#, finding.source.name());
+        json::text(out, &*finding.name, SHORT);
+        let _ = write!(out, r#","reason":"{}""#, finding.reason.name());
     }
-
-    fn short<T: AsRef<[u8]> + ?Sized>(text: &'a T) -> Self {
-        Self::bounded(text.as_ref(), SHORT)
-    }
-
-    fn bounded(text: &'a [u8], limit: usize) -> Self {
-        match text.get(..limit) {
-            None => Self {
-                bytes: text,
-                cut: false,
-            },
-            Some(start) => Self {
-                bytes: start,
-                cut: text.len() > limit,
-            },
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
-    }
-}
-
-impl Serialize for Text<'_> {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        match std::str::from_utf8(self.bytes) {
-            Ok(text) if !self.cut => to.serialize_str(text),
-            _ => to.collect_str(self),
-        }
-    }
-}
-
-impl std::fmt::Display for Text<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for chunk in self.bytes.utf8_chunks() {
-            f.write_str(chunk.valid())?;
-            if !chunk.invalid().is_empty() {
-                f.write_str("\u{fffd}")?;
-            }
-        }
-        if self.cut { f.write_str("…") } else { Ok(()) }
-    }
-}
-
-fn as_text<T: std::fmt::Display, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
-    to.collect_str(value)
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "durations stay far below 2^52 microseconds"
-)]
-fn milliseconds(duration: std::time::Duration) -> f64 {
-    duration.as_micros() as f64 / 1000.0
+    out.push(b'}');
 }

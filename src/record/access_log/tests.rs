@@ -12,10 +12,7 @@ use verdict::{
 };
 
 fn server() -> Server {
-    Server {
-        id: "edge-1".into(),
-        version: "0.1.0",
-    }
+    Server::new("edge-1")
 }
 
 fn finding(name: &str, action: Action, mode: Mode) -> Finding {
@@ -71,7 +68,7 @@ fn record(route: &record::metrics::RouteMetrics) -> Record<'_> {
 
 fn line(record: &Record<'_>) -> Value {
     let mut out = Vec::new();
-    line::write(&mut out, record, &server()).unwrap();
+    line::write(&mut out, record, &server());
     assert!(!out.contains(&b'\n'));
     serde_json::from_slice(&out).unwrap()
 }
@@ -131,7 +128,7 @@ fn a_line_has_the_fields_of_the_contract() {
             },
             "error": { "code": "upstream_timeout", "text": "no answer in 30 s" },
             "duration_ms": 12.345,
-            "server": { "id": "edge-1", "version": "0.1.0" }
+            "server": { "id": "edge-1", "version": env!("CARGO_PKG_VERSION") }
         })
     );
 }
@@ -190,7 +187,7 @@ fn a_clients_bytes_are_made_safe_and_cut() {
     hostile.request.path = &path;
     hostile.request.host = &host;
     let mut out = Vec::new();
-    line::write(&mut out, &hostile, &server()).unwrap();
+    line::write(&mut out, &hostile, &server());
     assert!(out.iter().all(|byte| *byte >= b' '), "control characters");
     let line: Value = serde_json::from_slice(&out).unwrap();
     let path = line["request"]["path"].as_str().unwrap();
