@@ -57,7 +57,9 @@ enum Action {
         limit: usize,
     },
     /// Ban a client or a network.
-    #[command(after_help = "Example: rempart bans add 203.0.113.7 --for 10m --config conf/small-site.yaml")]
+    #[command(
+        after_help = "Example: rempart bans add 203.0.113.7 --for 10m --config conf/small-site.yaml"
+    )]
     Add {
         #[arg(
             value_parser = parse_network,
@@ -72,7 +74,9 @@ enum Action {
         comment: Option<String>,
     },
     /// End the ban of a client or a network, and all bans within it.
-    #[command(after_help = "Example: rempart bans remove 203.0.113.7 --config conf/small-site.yaml")]
+    #[command(
+        after_help = "Example: rempart bans remove 203.0.113.7 --config conf/small-site.yaml"
+    )]
     Remove {
         #[arg(value_parser = parse_network)]
         prefix: IpNet,
