@@ -20,6 +20,7 @@ pub(super) fn config(token: Option<&str>) -> Config {
     let second = Duration::from_secs(1);
     Config {
         files: Vec::new(),
+        warnings: Vec::new(),
         listeners: Vec::new(),
         admin: Some(model::Admin {
             address: "127.0.0.1:9090".parse().unwrap(),

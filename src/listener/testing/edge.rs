@@ -63,6 +63,7 @@ pub fn plain() -> Listener {
 pub fn config(listeners: Vec<Listener>) -> Config {
     Config {
         files: Vec::new(),
+        warnings: Vec::new(),
         listeners,
         admin: None,
         clients: Clients {
