@@ -144,10 +144,7 @@ fn bans_are_added_listed_and_removed() {
 
     // Removing what is not there is a no; nonsense is one too.
     assert_eq!(bans(&edge, &["remove", "127.0.0.8"]).status.code(), Some(1));
-    assert_ne!(
-        bans(&edge, &["add", "nonsense"]).status.code(),
-        Some(0)
-    );
+    assert_ne!(bans(&edge, &["add", "nonsense"]).status.code(), Some(0));
 }
 
 #[test]

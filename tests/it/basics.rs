@@ -233,7 +233,7 @@ fn answers_404_where_no_route_matches() {
     let api = edge.get("/nowhere").answer();
     assert_eq!(api.header("content-type"), Some("application/problem+json"));
     assert_eq!(api.json()["status"], 404);
-    let page = edge.get("/nowhere").as_browser().answer();
+    let page = edge.get("/nowhere").navigating().answer();
     assert!(
         page.header("content-type")
             .unwrap()
