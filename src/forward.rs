@@ -18,9 +18,9 @@ pub mod peer;
 mod pool;
 pub mod retry;
 pub mod route;
-pub mod target;
 #[cfg(test)]
 mod story;
+pub mod target;
 #[cfg(test)]
 mod testing;
 pub mod upstream;
