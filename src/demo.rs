@@ -184,7 +184,7 @@ limits:
   per-ip:    {{ key: [client.ip], rate: 20/s, burst: 40, over: throttle, all: true }}
   # A short ban, for in the demo it is you who is banned.
   per-login: {{ key: [client.ip, route], rate: 5/m, burst: 5, over: {{ ban: 30s }} }}
-  slow:      {{ key: [route], concurrent: 4, queue: 4, wait: 1s, over: throttle }}
+  slow:      {{ key: [route], concurrent: 4, queue: 4, wait: 2s, over: throttle }}
 
 rules:
   - {{ name: prove-it, when: 'route == "protected"', then: challenge }}
@@ -229,7 +229,7 @@ fn instructions(options: &Options, config: &Path, folder: &Path) -> String {
       curl -si http://localhost:{http_port}/ | head -n 3
       curl -skN https://localhost:{port}/stream
 
-    ten at once where four may pass and four wait a second
+    ten at once where four may pass and four may wait for them
       seq 10 | xargs -P 10 -I N curl -sk -o /dev/null -w '%{{http_code}}\n' https://localhost:{port}/slow | sort | uniq -c
 
     guessing passwords gets this client banned for 30 s: connections just close

@@ -18,6 +18,8 @@ pub mod peer;
 mod pool;
 pub mod retry;
 pub mod route;
+#[cfg(test)]
+mod story;
 pub mod target;
 #[cfg(test)]
 mod testing;

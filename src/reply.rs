@@ -165,7 +165,7 @@ fn whole_seconds(wait: Duration) -> u64 {
 
 /// Request ids are made here, and are UUIDs; anything else is not shown, so that nothing has to be
 /// escaped.
-fn safe(request_id: &str) -> &str {
+pub(crate) fn safe(request_id: &str) -> &str {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
     if request_id.len() <= 64 && request_id.bytes().all(plain) {
         request_id

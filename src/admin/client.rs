@@ -50,12 +50,16 @@ pub struct BansCommand {
 #[derive(Subcommand, Clone, Debug)]
 enum Action {
     /// Show the bans in force, the last placed first.
+    #[command(after_help = "Example: rempart bans list --config conf/small-site.yaml")]
     List {
         /// How many at the most.
         #[arg(long, default_value_t = 1000)]
         limit: usize,
     },
     /// Ban a client or a network.
+    #[command(
+        after_help = "Example: rempart bans add 203.0.113.7 --for 10m --config conf/small-site.yaml"
+    )]
     Add {
         #[arg(
             value_parser = parse_network,
@@ -70,6 +74,9 @@ enum Action {
         comment: Option<String>,
     },
     /// End the ban of a client or a network, and all bans within it.
+    #[command(
+        after_help = "Example: rempart bans remove 203.0.113.7 --config conf/small-site.yaml"
+    )]
     Remove {
         #[arg(value_parser = parse_network)]
         prefix: IpNet,

@@ -20,6 +20,7 @@ pub(super) fn config(token: Option<&str>) -> Config {
     let second = Duration::from_secs(1);
     Config {
         files: Vec::new(),
+        warnings: Vec::new(),
         listeners: Vec::new(),
         admin: Some(model::Admin {
             address: "127.0.0.1:9090".parse().unwrap(),
@@ -54,7 +55,6 @@ pub(super) fn config(token: Option<&str>) -> Config {
         access_log: AccessLog::Off,
         shutdown: model::Shutdown { grace: second },
         masked: json!({ "admin": { "token_file": "***" } }),
-        warnings: Vec::new(),
     }
 }
 

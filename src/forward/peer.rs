@@ -194,3 +194,74 @@ fn cert_key(client: &ClientCertificate) -> Result<CertKey, &'static str> {
 fn is_x509(der: &[u8]) -> bool {
     x509_parser::parse_x509_certificate(der).is_ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::forward::{testing::Certificates, upstream::tests::upstream};
+    use pingora_core::upstreams::peer::Peer;
+
+    #[test]
+    fn connections_are_shared_only_under_the_same_trust() {
+        let address: SocketAddr = "10.0.0.1:443".parse().unwrap();
+        let certificates = [
+            Certificates::new("app.internal"),
+            Certificates::new("app.internal"),
+        ];
+        let hash = |ca: Option<usize>, client: Option<usize>| {
+            let mut spec = upstream("app", &[]);
+            spec.tls = Some(UpstreamTls {
+                ca: ca.map(|index| vec![certificates[index].ca.clone()]),
+                server_name: "app.internal".into(),
+                client: client.map(|index| {
+                    Arc::new(ClientCertificate {
+                        chain: vec![certificates[index].leaf.clone()],
+                        key: certificates[index].key.clone_key(),
+                    })
+                }),
+            });
+            PeerTemplate::build(&spec)
+                .unwrap()
+                .peer(address)
+                .reuse_hash()
+        };
+        let all = [
+            hash(None, None),
+            hash(Some(0), None),
+            hash(Some(1), None),
+            hash(Some(0), Some(0)),
+            hash(Some(0), Some(1)),
+        ];
+        let different: std::collections::HashSet<u64> = all.into_iter().collect();
+        assert_eq!(different.len(), all.len());
+        assert_eq!(hash(Some(1), Some(1)), hash(Some(1), Some(1)));
+    }
+
+    #[test]
+    fn unusable_material_is_refused_at_load() {
+        let good = Certificates::new("app.internal");
+        let client = |chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>| {
+            Some(Arc::new(ClientCertificate { chain, key }))
+        };
+        let junk = CertificateDer::from(vec![1, 2, 3]);
+        let key = || good.key.clone_key();
+        let bad_key = rustls::pki_types::PrivatePkcs8KeyDer::from(vec![0x30, 0]);
+        for (ca, server_name, client) in [
+            (None, "", None),
+            (None, "a b", None),
+            (Some(vec![]), "a", None),
+            (Some(vec![junk.clone()]), "a", None),
+            (None, "a", client(vec![], key())),
+            (None, "a", client(vec![junk], key())),
+            (None, "a", client(vec![good.leaf.clone()], bad_key.into())),
+        ] {
+            let mut spec = upstream("app", &[]);
+            spec.tls = Some(UpstreamTls {
+                ca,
+                server_name: server_name.into(),
+                client,
+            });
+            assert!(PeerTemplate::build(&spec).is_err(), "{spec:?}");
+        }
+    }
+}

@@ -77,7 +77,7 @@ fn location(request: &[u8], port: u16) -> Result<String, StatusCode> {
     let mut headers = [httparse::EMPTY_HEADER; 128];
     let mut parsed = httparse::Request::new(&mut headers);
     parsed.parse(request).map_err(|_| BAD)?;
-    let host = parsed
+    let (host, named_port) = parsed
         .headers
         .iter()
         .find(|header| header.name.eq_ignore_ascii_case("host"))
@@ -97,7 +97,9 @@ fn location(request: &[u8], port: u16) -> Result<String, StatusCode> {
     }
     // Visible ASCII only: whatever could break out of a header or confuse a browser is encoded.
     let target: String = percent_encoding::utf8_percent_encode(&target, ODD).to_string();
-    Ok(if port == 443 {
+    // A host without a port means that the client came to port 80, so that whatever leads from there
+    // to this listener leads from 443 to the one with TLS.
+    Ok(if port == 443 || !named_port {
         format!("https://{host}{target}")
     } else {
         format!("https://{host}:{port}{target}")
@@ -116,8 +118,9 @@ const ODD: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS
     .add(b'|')
     .add(b'}');
 
-/// The name in a Host header without its port, if it is a DNS name or an IP address.
-fn host_name(host: &str) -> Option<&str> {
+/// The name in a Host header and whether a port other than 80 stood there, if it is a DNS name or an
+/// IP address.
+fn host_name(host: &str) -> Option<(&str, bool)> {
     let (name, port) = if let Some(rest) = host.strip_prefix('[') {
         let (address, rest) = rest.split_once(']')?;
         address.parse::<Ipv6Addr>().ok()?;
@@ -140,7 +143,9 @@ fn host_name(host: &str) -> Option<&str> {
         (name, Some(port))
     };
     let port = port?;
-    (name.len() <= 255 && (port.is_empty() || port.parse::<u16>().is_ok())).then_some(name)
+    let named_port = !matches!(port, "" | "80");
+    (name.len() <= 255 && (port.is_empty() || port.parse::<u16>().is_ok()))
+        .then_some((name, named_port))
 }
 
 #[cfg(test)]
@@ -158,25 +163,25 @@ mod tests {
     #[test]
     fn requests_go_to_the_same_place_on_https() {
         for (target, host, expected) in [
-            ("/", "example.com", "https://example.com:8443/"),
+            ("/", "example.com", "https://example.com/"),
             (
                 "/a/b?c=d",
                 "example.com:8080",
                 "https://example.com:8443/a/b?c=d",
             ),
-            ("/", "192.0.2.1", "https://192.0.2.1:8443/"),
-            ("/", "[2001:db8::1]:80", "https://[2001:db8::1]:8443/"),
+            ("/", "192.0.2.1:8080", "https://192.0.2.1:8443/"),
+            ("/", "[2001:db8::1]:80", "https://[2001:db8::1]/"),
             (
                 "http://other.test/x",
                 "example.com",
-                "https://example.com:8443/x",
+                "https://example.com/x",
             ),
             (
                 "//evil.test/",
                 "example.com",
-                "https://example.com:8443//evil.test/",
+                "https://example.com//evil.test/",
             ),
-            ("/a\"b", "example.com", "https://example.com:8443/a%22b"),
+            ("/a\"b", "example.com", "https://example.com/a%22b"),
         ] {
             assert_eq!(
                 redirected(target, host).as_deref(),

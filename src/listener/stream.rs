@@ -1,5 +1,9 @@
-//! A client's connection as pingora sees it: decrypted bytes, a write buffer, and the deadlines of a
-//! request in service. Waiting between requests is left to [`super::http1`].
+//! A client's connection: decrypted bytes, a write buffer, and the deadlines of a request in service.
+//! Waiting between requests is left to [`super::http1`], what pingora asks of a stream to [`lent`].
+
+mod lent;
+
+pub use lent::{Home, Lent};
 
 use super::{
     chunked::Chunked,
@@ -7,15 +11,10 @@ use super::{
 };
 use crate::connection::Connection;
 use bytes::{Buf, BytesMut};
-use parking_lot::Mutex;
-use pingora_core::protocols::{
-    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
-    TimingDigest, UniqueID, UniqueIDType, raw_connect::ProxyDigest, tls::SslDigest,
-};
+use pingora_core::protocols::{raw_connect::ProxyDigest, tls::SslDigest};
 use std::{
     fmt,
     io::{self, IoSlice},
-    os::fd::AsRawFd,
     pin::Pin,
     sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll, ready},
@@ -492,132 +491,3 @@ impl fmt::Debug for ClientStream {
             .finish_non_exhaustive()
     }
 }
-
-/// Where a lent stream comes back to.
-pub type Home = Arc<Mutex<Option<Box<ClientStream>>>>;
-
-/// A [`ClientStream`] lent to pingora. However pingora ends it, by handing it back, by dropping it or
-/// by a panic, the stream comes home, to serve the next request or to be closed properly.
-pub struct Lent {
-    stream: Option<Box<ClientStream>>,
-    home: Home,
-}
-
-impl Lent {
-    #[must_use]
-    pub fn new(stream: Box<ClientStream>, home: &Home) -> Self {
-        Self {
-            stream: Some(stream),
-            home: Arc::clone(home),
-        }
-    }
-
-    fn stream(&mut self) -> io::Result<Pin<&mut ClientStream>> {
-        match &mut self.stream {
-            Some(stream) => Ok(Pin::new(stream.as_mut())),
-            None => Err(io::ErrorKind::NotConnected.into()),
-        }
-    }
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        *self.home.lock() = self.stream.take();
-    }
-}
-
-impl fmt::Debug for Lent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.stream.fmt(f)
-    }
-}
-
-impl AsyncRead for Lent {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        self.get_mut().stream()?.poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for Lent {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        data: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.get_mut().stream()?.poll_write(cx, data)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.get_mut().stream()?.poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().stream()?.poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().stream()?.poll_shutdown(cx)
-    }
-}
-
-#[async_trait::async_trait]
-impl Shutdown for Lent {
-    async fn shutdown(&mut self) {
-        // An error here means that the connection is gone already.
-        let _ = tokio::io::AsyncWriteExt::shutdown(self).await;
-    }
-}
-
-impl UniqueID for Lent {
-    fn id(&self) -> UniqueIDType {
-        self.stream
-            .as_ref()
-            .map_or(-1, |stream| stream.transport.tcp().as_raw_fd())
-    }
-}
-
-impl Ssl for Lent {
-    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
-        self.stream.as_ref()?.ssl_digest.clone()
-    }
-
-    fn selected_alpn_proto(&self) -> Option<ALPN> {
-        Some(match self.stream.as_ref()?.expected {
-            Expected::Frames => ALPN::H2,
-            _ => ALPN::H1,
-        })
-    }
-}
-
-impl GetTimingDigest for Lent {
-    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        Vec::new()
-    }
-}
-
-impl GetProxyDigest for Lent {
-    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        Some(Arc::clone(&self.stream.as_ref()?.proxy_digest))
-    }
-}
-
-/// Addresses are in [`Connection`]; pingora's digest costs half a KiB and knows no PROXY protocol.
-impl GetSocketDigest for Lent {
-    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        None
-    }
-}
-
-impl Peek for Lent {}

@@ -130,7 +130,7 @@ fn bans_are_added_listed_and_removed() {
     let reaches = |source: &str| edge.get("/").from(source).send().status;
     assert_eq!(reaches("127.0.0.8"), 200);
 
-    let output = bans(&edge, &["add", "127.0.0.8", "10m"]);
+    let output = bans(&edge, &["add", "127.0.0.8", "--for", "10m"]);
     assert!(output.status.success(), "{}", said(&output));
     wait_until("the ban", 5, || reaches("127.0.0.8") == 0);
     assert_eq!(reaches("127.0.0.9"), 200);
@@ -144,17 +144,14 @@ fn bans_are_added_listed_and_removed() {
 
     // Removing what is not there is a no; nonsense is one too.
     assert_eq!(bans(&edge, &["remove", "127.0.0.8"]).status.code(), Some(1));
-    assert_ne!(
-        bans(&edge, &["add", "nonsense", "10m"]).status.code(),
-        Some(0)
-    );
+    assert_ne!(bans(&edge, &["add", "nonsense"]).status.code(), Some(0));
 }
 
 #[test]
 fn a_whole_network_can_be_banned() {
     let upstream = Upstream::named("app");
     let edge = edge(&upstream);
-    let output = bans(&edge, &["add", "127.0.5.0/24", "10m"]);
+    let output = bans(&edge, &["add", "127.0.5.0/24", "--for", "10m"]);
     assert!(output.status.success(), "{}", said(&output));
     wait_until("the ban", 5, || {
         edge.get("/").from("127.0.5.200").send().status == 0

@@ -57,12 +57,6 @@ impl Gate {
         self.upstream.address
     }
 
-    /// Asks in the background; the thread gives the status.
-    pub fn send(&self, edge: &Edge, source: &str, path: &str) -> JoinHandle<u16> {
-        let curl = edge.get(path).from(source);
-        std::thread::spawn(move || curl.send().status)
-    }
-
     #[track_caller]
     pub fn wait_for_held(&self, count: usize) {
         wait_until(&format!("{count} held requests"), 15, || {
@@ -92,6 +86,12 @@ impl Drop for Gate {
     }
 }
 
+/// Asks in the background; the thread gives the status.
+pub fn ask(edge: &Edge, source: &str, path: &str) -> JoinHandle<u16> {
+    let curl = edge.get(path).from(source);
+    std::thread::spawn(move || curl.send().status)
+}
+
 fn edge(gate: &Gate, limit: &str) -> Edge {
     Edge::start(&format!(
         "upstreams: {{ app: {{ endpoints: [{}] }} }}\n\
@@ -109,11 +109,11 @@ fn a_full_bulkhead_queues_some_and_refuses_the_rest() {
     let gate = Gate::new();
     let edge = edge(&gate, "key: [route], concurrent: 2, queue: 2, wait: 20s");
     let mut sent: Vec<_> = (1..=2)
-        .map(|n| gate.send(&edge, &format!("127.0.0.{n}"), "/held"))
+        .map(|n| ask(&edge, &format!("127.0.0.{n}"), "/held"))
         .collect();
     gate.wait_for_held(2);
     // Two may wait; which of the next four they are is their own affair.
-    sent.extend((3..=6).map(|n| gate.send(&edge, &format!("127.0.0.{n}"), "/held")));
+    sent.extend((3..=6).map(|n| ask(&edge, &format!("127.0.0.{n}"), "/held")));
     wait_until("two refusals", 15, || {
         sent.iter().filter(|thread| thread.is_finished()).count() == 2
     });
@@ -135,7 +135,7 @@ fn a_full_bulkhead_queues_some_and_refuses_the_rest() {
 fn waiting_ends_with_a_refusal_when_no_slot_comes_free() {
     let gate = Gate::new();
     let edge = edge(&gate, "key: [route], concurrent: 1, queue: 4, wait: 300ms");
-    let held = gate.send(&edge, "127.0.0.1", "/held");
+    let held = ask(&edge, "127.0.0.1", "/held");
     gate.wait_for_held(1);
     let refused = edge.get("/held").answer();
     assert_eq!(refused.status, 429);
@@ -161,7 +161,7 @@ fn a_body_that_never_comes_holds_no_slot() {
             stream
         })
         .collect();
-    let honest = gate.send(&edge, "127.0.0.1", "/held");
+    let honest = ask(&edge, "127.0.0.1", "/held");
     gate.wait_for_held(1);
     gate.open();
     assert_eq!(honest.join().unwrap(), 200);

@@ -27,7 +27,7 @@ fn programs_are_told_and_browsers_are_shown() {
         program.header("content-type"),
         Some("application/problem+json")
     );
-    let browser = edge.get("/page").as_browser().answer();
+    let browser = edge.get("/page").navigating().answer();
     assert_eq!(browser.status, 403);
     assert_eq!(browser.header("rempart-action"), Some("challenge"));
     assert!(

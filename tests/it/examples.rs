@@ -4,7 +4,7 @@ use crate::harness::{
     Authority,
     edge::rempart,
     file,
-    tools::{said, succeed, venv},
+    tools::{promtool, said, succeed, venv},
 };
 use ring::digest::{SHA256, digest};
 use std::{
@@ -145,14 +145,14 @@ fn the_configuration_in_the_config_map_loads() {
     let (_, yaml) = text
         .split_once("rempart.yaml: |\n")
         .expect("the configuration");
-    let yaml: String = yaml
+    let lines: Vec<&str> = yaml
         .lines()
         .map_while(|line| {
             let rest = line.strip_prefix("    ");
             rest.or((line.trim().is_empty()).then_some(""))
         })
-        .map(|line| format!("{line}\n"))
         .collect();
+    let yaml = lines.join("\n");
     let folder = deployment();
     // The same as the example beside it, but for where the files are mounted.
     let yaml = yaml
@@ -161,6 +161,22 @@ fn the_configuration_in_the_config_map_loads() {
     let path = folder.path().join("rempart.yaml");
     fs::write(&path, yaml).unwrap();
     loads(&path);
+}
+
+#[test]
+fn what_the_containers_read_is_sound() {
+    let folder = deployment();
+    let keys = folder.path().join("keys");
+    fs::create_dir(&keys).unwrap();
+    Authority::new().pair(&["localhost"]).write(&keys, "app");
+    for name in ["admin.token", "challenge.secret"] {
+        fs::write(keys.join(name), "0123456789abcdef0123456789abcdef").unwrap();
+    }
+    let path = folder.path().join("docker.yaml");
+    fs::copy(file("docker/rempart.yaml"), &path).unwrap();
+    loads(&path);
+    // The rule file stands at its place in the container only, so the syntax alone.
+    succeed(promtool(&["check", "config", "--syntax-only"]).arg(file("docker/prometheus.yaml")));
 }
 
 #[test]

@@ -46,6 +46,8 @@ fn a_client_over_its_limit_waits_the_time_it_was_told() {
         refused.text()
     );
 
+    // An estimate from a sample of the table: of one key it may say none.
+    assert!(edge.metrics().has("rempart_tracked_keys"));
     // Another client is not affected, and after the wait neither is this one.
     assert_eq!(ask("127.0.0.3").status, 200);
     std::thread::sleep(std::time::Duration::from_secs(wait));
@@ -63,14 +65,13 @@ fn a_client_over_its_limit_waits_the_time_it_was_told() {
         ) >= 1.0
     );
     assert!(edge.metric("rempart_requests_total", &[("status", "429")]) >= 1.0);
-    assert!(edge.metric("rempart_tracked_keys", &[("limit", "per-ip")]) >= 1.0);
 }
 
 #[test]
 fn the_refusal_of_a_browser_is_a_page() {
     let (_upstream, edge) =
         start("rules: [{ name: no, when: 'request.path == \"/secret\"', then: deny }]");
-    let page = edge.get("/secret").as_browser().answer();
+    let page = edge.get("/secret").navigating().answer();
     assert_eq!(page.status, 403);
     assert!(
         page.header("content-type")
@@ -111,7 +112,7 @@ fn users_have_limits_of_their_own_wherever_they_come_from() {
 
 #[test]
 fn a_banned_client_is_not_even_shaken_hands_with() {
-    let (_upstream, edge) = start(
+    let (upstream, edge) = start(
         "limits:\n  logins: { key: [client.ip, route], rate: 1/m, burst: 2, over: { ban: 10m } }\n",
     );
     // A limit without `all` bites where a route names it.
@@ -120,7 +121,7 @@ fn a_banned_client_is_not_even_shaken_hands_with() {
         "upstreams: {{ app: {{ endpoints: [{}] }} }}\n\
          routes: [{{ name: login, path: /login, upstream: app, limits: [logins] }}, {{ name: app, path: /, upstream: app }}]\n\
          limits:\n  logins: {{ key: [client.ip, route], rate: 1/m, burst: 2, over: {{ ban: 10m }} }}\n",
-        _upstream.address
+        upstream.address
     ));
     for _ in 0..5 {
         let _ = edge.get("/login").from("127.0.0.4").send();
@@ -270,7 +271,7 @@ fn concurrent_requests_of_one_client_have_a_bound() {
         upstream.address()
     ));
     let held: Vec<_> = (0..2)
-        .map(|_| upstream.send(&edge, "127.0.0.2", "/held"))
+        .map(|_| crate::bulkhead::ask(&edge, "127.0.0.2", "/held"))
         .collect();
     upstream.wait_for_held(2);
     let refused = edge.get("/held").from("127.0.0.2").answer();

@@ -1,3 +1,27 @@
 //! The integration binary: the built `rempart` against real peers. A file a story.
 
+// A test says what went wrong by panicking; clippy's leave for tests ends at their helpers.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+mod admin;
+mod alerts;
+mod basics;
+mod bulkhead;
+mod challenge;
+mod cli;
 mod config;
+mod examples;
+mod forward;
+mod harness;
+mod hostile;
+mod identity;
+mod limits;
+mod load;
+mod proxy_protocol;
+mod reload;
+mod shutdown;

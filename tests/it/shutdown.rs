@@ -1,7 +1,7 @@
 //! SIGTERM: what runs is finished, what comes is refused, and the end is on time.
 
 use crate::{
-    bulkhead::Gate,
+    bulkhead::{Gate, ask},
     harness::{Edge, Upstream, raw, upstream::answer, wait_until},
 };
 use std::{
@@ -27,7 +27,7 @@ fn edge(address: std::net::SocketAddr, grace: &str) -> Edge {
 fn open_requests_are_finished() {
     let gate = Gate::new();
     let mut edge = edge(gate.address(), "20s");
-    let held = gate.send(&edge, "127.0.0.1", "/held");
+    let held = ask(&edge, "127.0.0.1", "/held");
     gate.wait_for_held(1);
     edge.signal("TERM");
     let address = edge.tls();
@@ -63,7 +63,7 @@ fn an_idle_edge_leaves_at_once() {
 fn the_grace_is_kept() {
     let gate = Gate::new();
     let mut edge = edge(gate.address(), "1s");
-    let held = gate.send(&edge, "127.0.0.1", "/held");
+    let held = ask(&edge, "127.0.0.1", "/held");
     gate.wait_for_held(1);
     edge.signal("TERM");
     // The gate stays shut for 25 s: only the grace ends this.
@@ -130,7 +130,7 @@ fn readiness_ends_before_the_end() {
     let gate = Gate::new();
     let edge = edge(gate.address(), "20s");
     assert_eq!(edge.admin_get("/readyz").status(), 200);
-    let held = gate.send(&edge, "127.0.0.1", "/held");
+    let held = ask(&edge, "127.0.0.1", "/held");
     gate.wait_for_held(1);
     edge.signal("TERM");
     wait_until("not ready", 10, || {

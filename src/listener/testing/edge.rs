@@ -63,6 +63,7 @@ pub fn plain() -> Listener {
 pub fn config(listeners: Vec<Listener>) -> Config {
     Config {
         files: Vec::new(),
+        warnings: Vec::new(),
         listeners,
         admin: None,
         clients: Clients {
@@ -96,7 +97,6 @@ pub fn config(listeners: Vec<Listener>) -> Config {
             grace: Duration::from_secs(20),
         },
         masked: serde_json::Value::Null,
-        warnings: Vec::new(),
     }
 }
 

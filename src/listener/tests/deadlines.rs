@@ -175,3 +175,46 @@ async fn a_shutdown_closes_idle_connections_and_finishes_busy_ones() {
     let refused = tokio::net::TcpStream::connect(address).await;
     assert!(refused.is_err(), "the listening sockets are closed");
 }
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_is_closed() {
+    let mut config = config(vec![plain()]);
+    config.connections.timeouts.idle = SHORT;
+    let edge = Edge::start(config, 1).await;
+    let mut client = Client::new(connect(edge.addresses[0]).await);
+    // Far more than the sockets' buffers hold.
+    let request = "GET /big HTTP/1.1\r\nhost: a\r\n\r\n";
+    client.send(&request.repeat(64)).await;
+    for open in [1, 0] {
+        timeout(PATIENCE, async {
+            while edge.shared.budget.open() != open {
+                sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await
+        .expect("the connection is accepted, and then closed");
+    }
+    let (rest, by_reset) = client.rest().await;
+    assert!(
+        by_reset && rest.len() < 64 * 1024 * 1024,
+        "{by_reset} {}",
+        rest.len()
+    );
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_proxy_that_says_nothing_is_closed() {
+    let mut listener = plain();
+    listener.proxy_protocol = true;
+    let mut config = config(vec![listener]);
+    config.clients.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
+    config.connections.timeouts.headers = SHORT;
+    let edge = Edge::start(config, 1).await;
+    for said in ["", "PROXY TCP4 "] {
+        let mut client = Client::new(connect(edge.addresses[0]).await);
+        client.send(said).await;
+        client.rest().await;
+    }
+    edge.stop().await;
+}

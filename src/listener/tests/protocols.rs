@@ -247,6 +247,20 @@ async fn dropped_and_panicking_connections_end_alone() {
     assert!(dropped.rest().await.0.is_empty(), "not a word");
     let mut panicking = secure().await;
     assert!(panicking.get("/panic").await.is_none());
+    // Dropping a request of HTTP/2 drops the connection.
+    let h2_config = client_config(&[&certificate], &["h2"]);
+    let wire = handshake(connect(address).await, "app.test", &h2_config)
+        .await
+        .unwrap();
+    let (mut h2, connection) = h2::client::handshake(wire).await.unwrap();
+    let driver = tokio::spawn(connection);
+    for (path, ends) in [("/panic", false), ("/drop", true)] {
+        let request = http::Request::get(format!("https://app.test{path}"));
+        let (answer, _) = h2.send_request(request.body(()).unwrap(), true).unwrap();
+        assert!(answer.await.is_err());
+        assert_eq!(h2.clone().ready().await.is_err(), ends, "{path}");
+    }
+    assert!(driver.await.unwrap().is_err(), "reset");
     assert_eq!(bystander.get("/2").await.unwrap().status, 200);
     edge.stop().await;
 }

@@ -106,7 +106,7 @@ impl Curl {
     }
 
     /// What a browser's navigation sends.
-    pub fn as_browser(self) -> Self {
+    pub fn navigating(self) -> Self {
         self.header("accept", "text/html,application/xhtml+xml")
             .header("sec-fetch-mode", "navigate")
             .header("sec-fetch-dest", "document")

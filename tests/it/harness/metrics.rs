@@ -3,7 +3,14 @@
 /// One scrape.
 #[derive(Debug)]
 pub struct Metrics {
-    series: Vec<(String, Vec<(String, String)>, f64)>,
+    series: Vec<Series>,
+}
+
+#[derive(Debug)]
+struct Series {
+    name: String,
+    labels: Vec<(String, String)>,
+    value: f64,
 }
 
 impl Metrics {
@@ -23,7 +30,11 @@ impl Metrics {
                         (key.to_owned(), value.trim_end_matches('"').to_owned())
                     })
                     .collect();
-                (name.to_owned(), labels, value.parse().unwrap())
+                Series {
+                    name: name.to_owned(),
+                    labels,
+                    value: value.parse().unwrap(),
+                }
             })
             .collect();
         Self { series }
@@ -33,18 +44,19 @@ impl Metrics {
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         self.series
             .iter()
-            .filter(|(series, given, _)| {
-                series == name
-                    && labels
-                        .iter()
-                        .all(|(key, value)| given.iter().any(|(k, v)| k == key && v == value))
-            })
-            .map(|(_, _, value)| value)
+            .filter(|series| series.name == name && labels.iter().all(|label| series.has(label)))
+            .map(|series| series.value)
             .sum()
     }
 
     /// Whether any series has this name.
     pub fn has(&self, name: &str) -> bool {
-        self.series.iter().any(|(series, _, _)| series == name)
+        self.series.iter().any(|series| series.name == name)
+    }
+}
+
+impl Series {
+    fn has(&self, (key, value): &(&str, &str)) -> bool {
+        self.labels.iter().any(|(k, v)| k == key && v == value)
     }
 }

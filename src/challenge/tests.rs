@@ -1,0 +1,552 @@
+//! Stories of challenges.
+
+use super::*;
+use http::header::{ACCEPT, CACHE_CONTROL, LOCATION};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use verdict::{
+    prefix::PrefixLengths,
+    proof_of_work::{Challenge as Puzzle, PUZZLES},
+};
+
+const NOW: u64 = 1_700_000_000;
+const SECRET: &[u8] = b"a secret of the tests, long enough";
+
+fn spec(secret: Option<&[u8]>) -> model::Challenge {
+    model::Challenge {
+        secret: secret.map(model::Secret::new),
+        cookie: "rempart_clearance".to_owned(),
+        lifetime: Duration::from_secs(3600),
+        effort: 64 * 20,
+    }
+}
+
+fn challenges() -> Challenges {
+    Challenges::build(&spec(Some(SECRET)), None).unwrap()
+}
+
+fn network(address: &str) -> Prefix {
+    Prefix::of(address.parse().unwrap(), PrefixLengths::CLIENT)
+}
+
+fn visit() -> Visit<'static> {
+    Visit {
+        network: network("192.0.2.7"),
+        host: "app.example.com",
+        target: "/orders?page=2",
+        secure: true,
+        html: false,
+        request_id: "0190a8c4-7d3e-7000-8000-000000000001",
+        now: NOW,
+    }
+}
+
+fn json_headers() -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+    headers
+}
+
+fn header<'a>(reply: &'a Reply, name: &str) -> Option<&'a str> {
+    reply
+        .headers
+        .iter()
+        .find(|(given, _)| given.as_str() == name)
+        .map(|(_, value)| value.to_str().unwrap())
+}
+
+/// A token that was issued for the visit.
+fn issue(challenges: &Challenges, visit: &Visit<'_>) -> String {
+    let reply = challenges.page(Rung::ProofOfWork, visit);
+    let body: Value = serde_json::from_slice(&reply.body).unwrap();
+    body["challenge"]["token"].as_str().unwrap().to_owned()
+}
+
+fn solve(token: &str) -> Vec<u32> {
+    Puzzle::open(token.as_bytes(), &Key::new(SECRET))
+        .unwrap()
+        .solve()
+}
+
+fn post(
+    challenges: &Challenges,
+    visit: &Visit<'_>,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> (Reply, Option<Outcome>) {
+    let visit = Visit {
+        target: ANSWER_PATH,
+        ..*visit
+    };
+    let answer = Answer {
+        method: &Method::POST,
+        headers,
+        body,
+    };
+    let (reply, counted) = challenges.answer(&visit, &answer);
+    if let Some((rung, _)) = counted {
+        assert_eq!(rung, Rung::ProofOfWork);
+    }
+    (reply, counted.map(|(_, outcome)| outcome))
+}
+
+fn answer(
+    challenges: &Challenges,
+    visit: &Visit<'_>,
+    token: &str,
+    nonces: &[u32],
+) -> (Reply, Option<Outcome>) {
+    let body = json!({ "token": token, "nonces": nonces }).to_string();
+    post(challenges, visit, &json_headers(), body.as_bytes())
+}
+
+/// The cookie that an answer sets, as the browser sends it back.
+fn cookie(reply: &Reply) -> HeaderMap {
+    let value = header(reply, "set-cookie").unwrap();
+    let mut headers = HeaderMap::new();
+    let pair = format!("theme=dark; {}; other=1", value.split(';').next().unwrap());
+    headers.insert(COOKIE, HeaderValue::from_str(&pair).unwrap());
+    headers
+}
+
+fn holds(challenges: &Challenges, headers: &HeaderMap, visit: &Visit<'_>) -> bool {
+    challenges
+        .clearance(headers, visit.network, visit.host, visit.now)
+        .is_some()
+}
+
+#[test]
+fn a_visitor_solves_and_is_let_through() {
+    let challenges = challenges();
+    let token = issue(&challenges, &visit());
+    let (reply, outcome) = answer(&challenges, &visit(), &token, &solve(&token));
+    assert_eq!(
+        (reply.status.as_u16(), outcome),
+        (204, Some(Outcome::Solved))
+    );
+    let set = header(&reply, "set-cookie").unwrap();
+    assert!(set.starts_with("rempart_clearance="));
+    assert!(set.ends_with("; Path=/; Max-Age=3600; HttpOnly; SameSite=Lax; Secure"));
+    assert!(set.len() < 500, "{}", set.len());
+    assert_eq!(header(&reply, CACHE_CONTROL.as_str()), Some("no-store"));
+
+    let headers = cookie(&reply);
+    assert_eq!(
+        challenges.clearance(&headers, visit().network, visit().host, NOW + 3599),
+        Some(Rung::ProofOfWork)
+    );
+    assert!(!holds(
+        &challenges,
+        &headers,
+        &Visit {
+            now: NOW + 3600,
+            ..visit()
+        }
+    ));
+    assert!(!holds(
+        &challenges,
+        &headers,
+        &Visit {
+            host: "other.example.com",
+            ..visit()
+        }
+    ));
+    assert!(!holds(
+        &challenges,
+        &headers,
+        &Visit {
+            network: network("192.0.2.8"),
+            ..visit()
+        }
+    ));
+    assert!(!holds(&challenges, &HeaderMap::new(), &visit()));
+}
+
+#[test]
+fn a_form_is_led_back() {
+    let challenges = challenges();
+    let mut headers = HeaderMap::new();
+    let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
+    headers.insert(CONTENT_TYPE, kind);
+    for (target, back) in [
+        ("/orders?page=2", "/orders?page=2"),
+        ("//evil.example/x", "/"),
+        ("/\\evil.example/x", "/"),
+        ("/\t/evil.example", "/"),
+        ("https://evil.example/", "/"),
+        ("/ä", "/"),
+    ] {
+        let visit = Visit {
+            target,
+            secure: false,
+            ..visit()
+        };
+        let token = issue(&challenges, &visit);
+        let nonces: Vec<_> = solve(&token).iter().map(u32::to_string).collect();
+        let body = format!("token={token}&nonces={}", nonces.join("%2C"));
+        let (reply, outcome) = post(&challenges, &visit, &headers, body.as_bytes());
+        assert_eq!(
+            (reply.status.as_u16(), outcome),
+            (303, Some(Outcome::Solved))
+        );
+        assert_eq!(header(&reply, LOCATION.as_str()), Some(back), "{target}");
+        assert!(
+            header(&reply, "set-cookie")
+                .unwrap()
+                .ends_with("SameSite=Lax")
+        );
+    }
+}
+
+#[test]
+fn a_solution_counts_once() {
+    let challenges = challenges();
+    let token = issue(&challenges, &visit());
+    let nonces = solve(&token);
+    assert_eq!(
+        answer(&challenges, &visit(), &token, &nonces).1,
+        Some(Outcome::Solved)
+    );
+    let (reply, outcome) = answer(&challenges, &visit(), &token, &nonces);
+    assert_eq!(
+        (reply.status.as_u16(), outcome),
+        (403, Some(Outcome::Replayed))
+    );
+    assert_eq!(header(&reply, "set-cookie"), None);
+    // A reload forgets nothing.
+    let reloaded = Challenges::build(&spec(Some(SECRET)), Some(&challenges)).unwrap();
+    assert_eq!(
+        answer(&reloaded, &visit(), &token, &nonces).1,
+        Some(Outcome::Replayed)
+    );
+}
+
+#[test]
+fn a_wrong_answer_spends_nothing() {
+    let challenges = challenges();
+    let token = issue(&challenges, &visit());
+    let nonces = solve(&token);
+    assert_eq!(
+        answer(&challenges, &visit(), &token, &[0; 64]).1,
+        Some(Outcome::Failed)
+    );
+    assert_eq!(
+        answer(&challenges, &visit(), &token, &[]).1,
+        Some(Outcome::Failed)
+    );
+    assert_eq!(
+        answer(&challenges, &visit(), &token, &nonces[1..]).1,
+        Some(Outcome::Failed)
+    );
+    assert_eq!(
+        answer(&challenges, &visit(), &token, &nonces).1,
+        Some(Outcome::Solved)
+    );
+}
+
+#[test]
+fn an_answer_has_its_time_place_and_visitor() {
+    let challenges = challenges();
+    let token = issue(&challenges, &visit());
+    let nonces = solve(&token);
+    for (expected, visit) in [
+        (
+            Outcome::Expired,
+            Visit {
+                now: NOW + PATIENCE,
+                ..visit()
+            },
+        ),
+        (
+            Outcome::Invalid,
+            Visit {
+                host: "other.example.com",
+                ..visit()
+            },
+        ),
+        (
+            Outcome::Invalid,
+            Visit {
+                network: network("192.0.2.8"),
+                ..visit()
+            },
+        ),
+        (
+            Outcome::Invalid,
+            Visit {
+                network: network("2001:db8::1"),
+                ..visit()
+            },
+        ),
+    ] {
+        let (reply, outcome) = answer(&challenges, &visit, &token, &nonces);
+        assert_eq!(outcome, Some(expected));
+        let body: Value = serde_json::from_slice(&reply.body).unwrap();
+        assert_eq!(body["outcome"], expected.name());
+    }
+    let last = Visit {
+        now: NOW + PATIENCE - 1,
+        ..visit()
+    };
+    assert_eq!(
+        answer(&challenges, &last, &token, &nonces).1,
+        Some(Outcome::Solved)
+    );
+}
+
+#[test]
+fn a_challenge_of_another_key_is_none() {
+    let other = Challenges::build(&spec(Some(b"another secret, also long")), None).unwrap();
+    let token = issue(&other, &visit());
+    let nonces = [0; PUZZLES as usize];
+    assert_eq!(
+        answer(&challenges(), &visit(), &token, &nonces).1,
+        Some(Outcome::Invalid)
+    );
+    // Nor is a clearance a challenge, or a challenge a clearance.
+    let mut headers = HeaderMap::new();
+    let token = issue(&challenges(), &visit());
+    let pair = HeaderValue::from_str(&format!("rempart_clearance={token}")).unwrap();
+    headers.insert(COOKIE, pair);
+    assert!(!holds(&challenges(), &headers, &visit()));
+}
+
+#[test]
+fn what_is_no_answer_is_refused() {
+    let challenges = challenges();
+    let headers = json_headers();
+    for body in [
+        &b""[..],
+        b"{}",
+        b"null",
+        b"[1]",
+        b"\xff\xfe",
+        b"token=a",
+        b"nonces=1&token=a",
+        br#"{"token":"a","nonces":[1]}"#,
+        br#"{"token":7,"nonces":[]}"#,
+        br#"{"token":"a","nonces":[-1]}"#,
+        br#"{"token":"a","nonces":[4294967296]}"#,
+    ] {
+        for headers in [&headers, &HeaderMap::new()] {
+            let (reply, outcome) = post(&challenges, &visit(), headers, body);
+            assert_eq!(
+                (reply.status.as_u16(), outcome),
+                (403, Some(Outcome::Invalid))
+            );
+        }
+    }
+    let (reply, outcome) = post(&challenges, &visit(), &headers, &[b'a'; MAX_ANSWER + 1]);
+    assert_eq!(
+        (reply.status.as_u16(), outcome),
+        (413, Some(Outcome::Invalid))
+    );
+}
+
+#[test]
+fn reserved_paths_have_no_other_use() {
+    let challenges = challenges();
+    assert!(Challenges::is_reserved("/.rempart/anything"));
+    assert!(!Challenges::is_reserved("/.rempartx") && !Challenges::is_reserved("/"));
+    let ask = |target, method| {
+        let answer = Answer {
+            method: &method,
+            headers: &HeaderMap::new(),
+            body: b"",
+        };
+        challenges.answer(&Visit { target, ..visit() }, &answer)
+    };
+    let (reply, outcome) = ask("/.rempart/other", Method::POST);
+    assert_eq!((reply.status.as_u16(), outcome), (404, None));
+    let (reply, outcome) = ask("/.rempart/challenge?x", Method::GET);
+    assert_eq!((reply.status.as_u16(), outcome), (405, None));
+    assert_eq!(header(&reply, "allow"), Some("POST"));
+}
+
+#[test]
+fn the_page_is_whole_and_lets_nothing_else_in() {
+    let reply = challenges().page(
+        Rung::ProofOfWork,
+        &Visit {
+            html: true,
+            ..visit()
+        },
+    );
+    assert_eq!(reply.status.as_u16(), 403);
+    assert_eq!(header(&reply, "rempart-action"), Some("challenge"));
+    assert_eq!(header(&reply, "cache-control"), Some("no-store"));
+    let page = std::str::from_utf8(&reply.body).unwrap();
+    assert!(page.len() < 20_000, "{}", page.len());
+    assert!(page.contains("<noscript>") && page.contains(visit().request_id));
+    let between = |start: &str, end: &str| {
+        let rest = page.split_once(start).unwrap().1;
+        rest.split_once(end).unwrap().0.to_owned()
+    };
+    let policy = header(&reply, "content-security-policy").unwrap();
+    for inline in [
+        between("<style>", "</style>"),
+        between("<script>", "</script>"),
+    ] {
+        assert!(policy.contains(&crate::reply::page::source_hash(&inline)));
+    }
+    assert!(!page.contains("http://") && !page.contains("https://"));
+    let token = between("data-token=\"", "\"");
+    let opened = Puzzle::open(token.as_bytes(), &Key::new(SECRET)).unwrap();
+    assert_eq!(opened.challenge.target, visit().target);
+    let limit = verdict::proof_of_work::limit(opened.challenge.effort);
+    assert_eq!(between("data-limit=\"", "\""), limit.to_string());
+}
+
+#[test]
+fn a_client_that_is_no_browser_gets_data() {
+    let reply = challenges().page(Rung::ProofOfWork, &visit());
+    assert_eq!(reply.status.as_u16(), 403);
+    assert_eq!(header(&reply, "rempart-action"), Some("challenge"));
+    assert_eq!(
+        header(&reply, "content-type"),
+        Some("application/problem+json")
+    );
+    let body: Value = serde_json::from_slice(&reply.body).unwrap();
+    assert_eq!(body["challenge"]["kind"], "proof_of_work");
+    assert_eq!(body["challenge"]["puzzles"], 64);
+    assert_eq!(body["challenge"]["answer"], ANSWER_PATH);
+}
+
+#[test]
+fn the_longest_answer_fits() {
+    let challenges = challenges();
+    let long = format!("/{}", "a".repeat(1023));
+    let host = "h".repeat(253);
+    let visit = Visit {
+        target: &long,
+        host: &host,
+        ..visit()
+    };
+    let token = issue(&challenges, &visit);
+    let body = json!({ "token": token, "nonces": vec![u32::MAX; 64] }).to_string();
+    assert!(body.len() <= MAX_ANSWER, "{}", body.len());
+    assert_eq!(
+        answer(&challenges, &visit, &token, &solve(&token)).1,
+        Some(Outcome::Solved)
+    );
+    // Longer targets are left out rather than refused.
+    let longer = format!("{long}a");
+    issue(
+        &challenges,
+        &Visit {
+            target: &longer,
+            ..visit
+        },
+    );
+    // A host that is none gets a refusal, not a panic.
+    let host = "h".repeat(254);
+    let reply = challenges.page(
+        Rung::ProofOfWork,
+        &Visit {
+            host: &host,
+            ..visit
+        },
+    );
+    assert_eq!(reply.status.as_u16(), 403);
+}
+
+#[test]
+fn every_challenge_is_another_one() {
+    let (one, two) = (challenges(), challenges());
+    let ids: std::collections::HashSet<_> = (0..100)
+        .flat_map(|_| [issue(&one, &visit()), issue(&two, &visit())])
+        .map(|token| {
+            Puzzle::open(token.as_bytes(), &Key::new(SECRET))
+                .unwrap()
+                .challenge
+                .id
+        })
+        .collect();
+    assert_eq!(ids.len(), 200);
+}
+
+#[test]
+fn the_own_secret_survives_a_reload_and_no_restart() {
+    let first = Challenges::build(&spec(None), None).unwrap();
+    let clear = |challenges: &Challenges| {
+        let solved = Solved {
+            id: [1; 16],
+            expires: NOW + 1,
+            target: "/".to_owned(),
+        };
+        let headers = json_headers();
+        let answer = Answer {
+            method: &Method::POST,
+            headers: &headers,
+            body: b"",
+        };
+        cookie(
+            &challenges
+                .cleared(Rung::ProofOfWork, &visit(), &answer, &solved)
+                .unwrap(),
+        )
+    };
+    let headers = clear(&first);
+    let reloaded = Challenges::build(&spec(None), Some(&first)).unwrap();
+    assert!(holds(&reloaded, &headers, &visit()));
+    let restarted = Challenges::build(&spec(None), None).unwrap();
+    assert!(!holds(&restarted, &headers, &visit()));
+    let configured = Challenges::build(&spec(Some(SECRET)), Some(&first)).unwrap();
+    assert!(!holds(&configured, &headers, &visit()));
+}
+
+#[test]
+fn a_short_secret_is_refused() {
+    assert!(Challenges::build(&spec(Some(b"short")), None).is_err());
+    assert!(Challenges::build(&spec(Some(b"")), None).is_err());
+}
+
+#[test]
+fn a_visitor_on_two_networks_solves_twice_and_not_again() {
+    let challenges = challenges();
+    let home = visit();
+    let token = issue(&challenges, &home);
+    let at_home = cookie(&answer(&challenges, &home, &token, &solve(&token)).0);
+
+    let mobile = Visit {
+        network: network("2001:db8::1"),
+        ..visit()
+    };
+    assert!(!holds(&challenges, &at_home, &mobile));
+    let token = issue(&challenges, &mobile);
+    let mut headers = json_headers();
+    headers.extend(at_home);
+    let body = json!({ "token": token, "nonces": solve(&token) }).to_string();
+    let both = cookie(&post(&challenges, &mobile, &headers, body.as_bytes()).0);
+    assert!(holds(&challenges, &both, &home) && holds(&challenges, &both, &mobile));
+}
+
+#[test]
+fn a_planted_cookie_hides_no_good_one() {
+    let challenges = challenges();
+    let token = issue(&challenges, &visit());
+    let good = cookie(&answer(&challenges, &visit(), &token, &solve(&token)).0);
+    let mut headers = HeaderMap::new();
+    headers.append(
+        COOKIE,
+        HeaderValue::from_static("rempart_clearance=x; rempart_clearance=; xrempart_clearance=y"),
+    );
+    headers.append(COOKIE, good[COOKIE].clone());
+    assert!(holds(&challenges, &headers, &visit()));
+}
+
+proptest! {
+    #[test]
+    fn no_answer_panics(body in prop::collection::vec(any::<u8>(), 0..300), json in any::<bool>()) {
+        let headers = if json { json_headers() } else { HeaderMap::new() };
+        prop_assert_eq!(post(&challenges(), &visit(), &headers, &body).1, Some(Outcome::Invalid));
+    }
+
+    #[test]
+    fn no_cookie_panics(value in prop::collection::vec(0x20_u8..0x7f, 0..300)) {
+        let mut headers = HeaderMap::new();
+        headers.insert(COOKIE, HeaderValue::from_bytes(&value).unwrap());
+        prop_assert!(!holds(&challenges(), &headers, &visit()));
+    }
+}
