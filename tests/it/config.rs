@@ -3,8 +3,6 @@
 //!
 //! The keys under `tests/fixtures/config/shared` were made for these tests and protect nothing.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // the lints' own exception ends at helpers
-
 use rempart::config::{self, Config, model};
 use std::{
     fmt::Write as _,
