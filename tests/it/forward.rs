@@ -75,7 +75,7 @@ fn an_endpoint_dies_and_returns() {
     let (stays, goes) = (Nginx::start(), Nginx::start());
     let edge = edge(
         &[stays.address, goes.address],
-        "    health_check: { path: /healthz, every: 200ms, timeout: 150ms, healthy: 1, unhealthy: 1 }\n",
+        "    health_check: { path: /healthz, every: 200ms, timeout: 150ms, healthy: 1, unhealthy: 1 }\n    retries: { budget: 100% }\n",
     );
     let healthy = || {
         edge.metric(

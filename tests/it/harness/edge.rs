@@ -99,7 +99,7 @@ impl Edge {
     /// Starts with this configuration and no other, in a prepared folder.
     #[track_caller]
     pub fn in_folder(folder: Folder, yaml: &str) -> Self {
-        folder.write("rempart.yaml", yaml);
+        folder.write("rempart.yaml", &roomy(yaml));
         let file = folder.path("rempart.yaml");
         Self::run(folder, &file)
     }
@@ -247,7 +247,8 @@ impl Edge {
     #[track_caller]
     pub fn reload(&self, yaml: &str) {
         let before = self.reloads();
-        self.folder.write("rempart.yaml", &format!("{HEAD}{yaml}"));
+        self.folder
+            .write("rempart.yaml", &roomy(&format!("{HEAD}{yaml}")));
         self.wait_for_reload_after(before);
     }
 
@@ -266,6 +267,16 @@ impl Edge {
 
     pub fn signal(&self, name: &str) {
         self.process.signal(name);
+    }
+}
+
+/// curl connects anew for each request: a test that says nothing of connections has no budget of
+/// them to run into.
+fn roomy(yaml: &str) -> String {
+    if yaml.contains("\nconnections:") {
+        yaml.to_owned()
+    } else {
+        format!("{yaml}\nconnections: {{ per_client: off, rate_per_client: off }}\n")
     }
 }
 
