@@ -40,6 +40,8 @@ const DRAIN_TIME: Duration = Duration::from_millis(500);
 const DRAIN_BYTES: usize = 64 * 1024;
 /// For the answer to a challenge to arrive.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
+/// Between two bytes of a stream.
+const LONGEST_SILENCE: Duration = Duration::from_secs(3600);
 
 /// Pingora's view of the edge.
 #[derive(Debug)]
@@ -334,7 +336,8 @@ impl ProxyHttp for Proxy {
                 .pick(route.upstream, arrival.client.prefix, &mut exchange.tries);
         match picked {
             Ok(picked) => {
-                let peer = picked.peer(is_stream(session.req_header()));
+                let silence = is_stream(session.req_header()).then_some(LONGEST_SILENCE);
+                let peer = picked.peer(silence);
                 exchange.attempt = Some(Attempt {
                     picked,
                     status: None,

@@ -204,13 +204,13 @@ impl Picked {
         self.endpoint.address
     }
 
-    /// What `upstream_peer` returns. `stream` for requests that become one (WebSocket): there the
-    /// response timeout would cut a silence that is no failure.
+    /// What `upstream_peer` returns. `silence` for requests that become a stream (WebSocket): so long
+    /// it may be quiet, where the response timeout would cut it off. Never shortens that.
     #[must_use]
-    pub fn peer(&self, stream: bool) -> Box<HttpPeer> {
+    pub fn peer(&self, silence: Option<Duration>) -> Box<HttpPeer> {
         let mut peer = Box::new(self.endpoint.peer.clone());
-        if stream {
-            peer::allow_silence(&mut peer);
+        if let Some(silence) = silence {
+            peer::allow_silence(&mut peer, silence);
         }
         peer
     }
@@ -387,7 +387,7 @@ pub(super) mod tests {
         drop(held);
         assert_eq!(after.pools[0].endpoints()[1].fare.in_flight(), 0);
         assert_eq!(
-            pick(&after).unwrap().peer(false).options.read_timeout,
+            pick(&after).unwrap().peer(None).options.read_timeout,
             Some(Duration::from_secs(5))
         );
         spec.health_check = None;
@@ -444,12 +444,22 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn streams_may_be_silent() {
+    fn streams_may_be_silent_as_long_as_told() {
         let upstreams = generation(&[upstream("app", &["10.0.0.1:80"])], None);
         let picked = pick(&upstreams).unwrap();
-        let quiet = picked.peer(true);
-        assert!(quiet.options.read_timeout > Some(Duration::from_secs(60)));
+        let timeouts = |silence| {
+            let peer = picked.peer(silence);
+            (peer.options.read_timeout, peer.options.write_timeout)
+        };
+        let both = |seconds| {
+            let timeout = Some(Duration::from_secs(seconds));
+            (timeout, timeout)
+        };
+        assert_eq!(timeouts(None), both(30));
+        assert_eq!(timeouts(Some(Duration::from_secs(90))), both(90));
+        assert_eq!(timeouts(Some(Duration::from_secs(1))), both(30));
         // Timeouts don't divide the pool of connections.
-        assert_eq!(quiet.reuse_hash(), picked.peer(false).reuse_hash());
+        let quiet = picked.peer(Some(Duration::from_secs(90)));
+        assert_eq!(quiet.reuse_hash(), picked.peer(None).reuse_hash());
     }
 }
