@@ -4,7 +4,10 @@
 use crate::{
     challenge::Challenges,
     config::Config,
-    forward::{Router, Upstreams, bulkhead::Bulkheads},
+    forward::{
+        Router, Upstreams,
+        bulkhead::{Bulkheads, RouteNames},
+    },
     identify::{Identifier, TrustedProxies},
     record::metrics::{Metrics, NO_ROUTE, RouteMetrics, UpstreamMetrics},
 };
@@ -61,6 +64,7 @@ impl Generation {
                 .map_err(|bad| bad.to_string())?,
             bulkheads: Bulkheads::build(
                 &config.policy.limits,
+                &route_names(&config),
                 previous.map(|previous| &previous.bulkheads),
                 control.clone(),
             ),
@@ -94,4 +98,16 @@ impl Generation {
             .get(upstream)
             .map(|metrics| &**metrics)
     }
+}
+
+fn route_names(config: &Config) -> Vec<RouteNames> {
+    let upstream = |index: usize| config.upstreams.get(index).map(|upstream| &upstream.name);
+    let routes = config.routes.iter();
+    routes
+        .map(|route| RouteNames {
+            route: Arc::clone(&route.name),
+            // Checked when the configuration was loaded: there always is one.
+            upstream: upstream(route.upstream).map_or_else(|| Arc::from(""), Arc::clone),
+        })
+        .collect()
 }
