@@ -83,6 +83,20 @@ impl Generation {
         })
     }
 
+    /// Stops what goes on in the background for a generation that another one has replaced: requests
+    /// may hold on to it for hours. To be called after the swap, on the one before.
+    pub fn retire(&self) {
+        self.upstreams.retire();
+        self.identifier.retire();
+    }
+
+    /// Applies this configuration to the state that it shares with the one before; to be called after
+    /// the swap, when that one has been retired.
+    pub fn commit(&self) {
+        self.bulkheads.commit();
+        self.upstreams.commit();
+    }
+
     /// Where requests of a route are counted.
     #[must_use]
     pub fn route_metrics(&self, route: Option<usize>) -> &RouteMetrics {
