@@ -10,6 +10,7 @@ use crate::{
 use http::{StatusCode, Version};
 use pingora_core::{Error, ErrorSource, ErrorType};
 use pingora_proxy::Session;
+use std::time::Duration;
 use verdict::decision::Action;
 
 /// What an upstream's failure counts as, and a sentence for the operator.
@@ -63,6 +64,24 @@ pub fn of_upstream_error(error: &Error) -> (UpstreamResult, &'static str) {
     }
 }
 
+/// What a failure on the client's side, or of our own, is called.
+#[must_use]
+pub fn of_client_error(error: &Error) -> (&'static str, &'static str) {
+    use ErrorType as E;
+    match (error.esource(), error.etype()) {
+        (ErrorSource::Internal | ErrorSource::Unset, _) => {
+            ("internal", "something went wrong in Rempart itself")
+        }
+        (_, E::ReadTimedout) => ("client_slow", "the client did not send its body in time"),
+        (_, E::WriteTimedout) => ("client_slow", "the client did not read the answer in time"),
+        (_, E::ReadError | E::WriteError | E::ConnectionClosed | E::H2Error) => (
+            "client_gone",
+            "the client left before the answer was complete",
+        ),
+        _ => ("bad_request", "the request is malformed"),
+    }
+}
+
 /// What the client is told of a failure; `None` when there is nobody left to tell.
 #[must_use]
 pub fn status_of(error: &Error) -> Option<StatusCode> {
@@ -83,6 +102,9 @@ pub fn status_of(error: &Error) -> Option<StatusCode> {
         (ErrorSource::Internal | ErrorSource::Unset, _) => Some(StatusCode::INTERNAL_SERVER_ERROR),
     }
 }
+
+/// What is done with requests that come to no decision: those of banned clients.
+const UNDECIDED: Action = Action::Ban(Duration::ZERO);
 
 /// Writes the record of a request that has ended.
 pub fn write(recorder: &Recorder, session: &Session, exchange: &Exchange) {
@@ -149,7 +171,7 @@ pub fn write(recorder: &Recorder, session: &Session, exchange: &Exchange) {
                 .unwrap_or_default(),
         }),
         decision: record::Outcome {
-            action: decision.map_or(Action::Allow, |decision| decision.action),
+            action: decision.map_or(UNDECIDED, |decision| decision.action),
             finding: decision.and_then(|decision| decision.finding.as_ref()),
             observed: decision.map_or(&[], |decision| &decision.observed),
         },
