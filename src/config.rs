@@ -2,7 +2,7 @@
 //!
 //! [`load`] reads a file and every file that it names, and finds everything that is wrong in one go.
 //! [`model`] is what the rest of the program sees; [`watch`] says when to load again. Putting a new
-//! configuration into force is the server's.
+//! configuration into force is the server's. All keys and their defaults: `docs/configuration.md`.
 //!
 //! ```text
 //! text -> yaml (nodes with places) -> decode (sections, one file each) -> model::Config | Errors

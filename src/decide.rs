@@ -4,6 +4,7 @@
 pub mod bulkheads;
 
 use crate::{
+    challenge::{Challenges, Outcome, Visit},
     clock,
     edge::Edge,
     exchange::{Arrival, Exchange},
@@ -24,6 +25,8 @@ use verdict::{
 pub enum Next {
     Forward,
     Answer(Reply),
+    /// It posts the answer to a challenge.
+    Solve,
     /// Close the connection without a word.
     Close,
 }
@@ -42,7 +45,7 @@ pub async fn decide(
         return Next::Close;
     }
     let decision = judge(edge, request, target, arrival, exchange);
-    let next = carry_out(edge, request, arrival, &decision).await;
+    let next = carry_out(edge, request, target, arrival, &decision).await;
     exchange.decision = Some(decision);
     next
 }
@@ -69,23 +72,32 @@ fn judge(
 async fn carry_out(
     edge: &Edge,
     request: &RequestHeader,
+    target: &Target<'_>,
     arrival: &Arrival,
     decision: &Decision,
 ) -> Next {
+    let solves = is_reserved(&target.path);
     let deny = || {
         let html = wants_html(&request.headers);
         Next::Answer(Reply::refusal(StatusCode::FORBIDDEN, arrival.id(), html))
     };
     match decision.action {
+        // Who is on the way to solve a challenge can't be asked to solve one first.
+        Action::Allow | Action::Challenge(_) if solves => Next::Solve,
         Action::Allow => Next::Forward,
         Action::Delay(wait) => {
             let Some(_place) = edge.held.enter() else {
                 return Next::Answer(throttle(request, arrival, decision));
             };
             tokio::time::sleep(wait.unwrap_or_default()).await;
-            Next::Forward
+            if solves { Next::Solve } else { Next::Forward }
         }
-        Action::Challenge(_rung) => deny(),
+        Action::Challenge(rung) => {
+            let metrics = edge.recorder.metrics();
+            metrics.challenge(rung.name(), Outcome::Issued.name());
+            let challenges = &arrival.generation.challenges;
+            Next::Answer(challenges.page(rung, &visit(request, target, arrival)))
+        }
         Action::Throttle => Next::Answer(throttle(request, arrival, decision)),
         Action::Tarpit(wait) => {
             if let Some(_place) = edge.held.enter() {
@@ -105,6 +117,29 @@ async fn carry_out(
             edge.recorder.metrics().ban_placed(source);
             Next::Close
         }
+    }
+}
+
+fn is_reserved(path: &[u8]) -> bool {
+    std::str::from_utf8(path).is_ok_and(Challenges::is_reserved)
+}
+
+/// The request as a challenge sees it.
+#[must_use]
+pub fn visit<'a>(
+    request: &'a RequestHeader,
+    target: &'a Target<'_>,
+    arrival: &'a Arrival,
+) -> Visit<'a> {
+    let raw = std::str::from_utf8(request.raw_path()).unwrap_or_default();
+    Visit {
+        network: arrival.client.network,
+        host: &target.host,
+        target: if raw.starts_with('/') { raw } else { "/" },
+        secure: arrival.connection.tls.is_some(),
+        html: wants_html(&request.headers),
+        request_id: arrival.id(),
+        now: clock::unix_seconds(),
     }
 }
 
@@ -159,7 +194,12 @@ fn facts<'a>(
         route: exchange.route,
         route_name: route.map_or("", |route| &route.name),
         upstream: upstream.map_or("", |upstream| &upstream.name),
-        clearance: None,
+        clearance: arrival.generation.challenges.clearance(
+            &request.headers,
+            arrival.client.network,
+            &target.host,
+            clock::unix_seconds(),
+        ),
     }
 }
 

@@ -1,9 +1,10 @@
 //! From a request that may pass to the upstream's answer: which route, which endpoint, what it is told.
 //!
-//! [`host`] and [`path`] give a request one spelling, [`route`] finds its route, [`upstream`] picks an
-//! [`endpoint`] by its [`balance`], [`peer`] says how to reach it, [`headers`] what it sees of the
-//! request, [`retry`] what happens when it fails. Deciding whether a request may pass at all is not
-//! done here.
+//! [`host`] and [`path`] give a request one spelling and [`route`] finds its route. [`body`] waits until
+//! it is complete enough, [`bulkhead`] gives it a slot, [`upstream`] picks an [`endpoint`], [`peer`] says
+//! how to reach it, [`headers`] what it sees of the request, [`retry`] what happens when it fails. In the
+//! background `discovery` resolves names and `health` asks after endpoints. Deciding whether a request
+//! may pass at all is not done here.
 
 mod balance;
 pub mod body;
@@ -18,13 +19,15 @@ pub mod peer;
 mod pool;
 pub mod retry;
 pub mod route;
-pub mod target;
 #[cfg(test)]
 mod story;
+pub mod target;
 #[cfg(test)]
 mod testing;
 pub mod upstream;
 
+pub use body::ReadAhead;
+pub use bulkhead::{Bulkheads, Permit, Refused};
 pub use endpoint::Outcome;
 pub use retry::{Failure, Stage};
 pub use route::Router;

@@ -2,8 +2,9 @@
 //! a reload (counters, health, caches) is taken over from the generation before.
 
 use crate::{
+    challenge::Challenges,
     config::Config,
-    forward::{Router, Upstreams, bulkhead::Bulkheads, peer::BadPeer},
+    forward::{Router, Upstreams, bulkhead::Bulkheads},
     identify::{Identifier, TrustedProxies},
     record::metrics::{Metrics, NO_ROUTE, RouteMetrics, UpstreamMetrics},
 };
@@ -19,6 +20,7 @@ pub struct Generation {
     pub router: Router,
     pub identifier: Arc<Identifier>,
     pub policy: Policy,
+    pub challenges: Challenges,
     pub upstreams: Arc<Upstreams>,
     pub bulkheads: Bulkheads,
     /// In the order of the routes.
@@ -32,13 +34,13 @@ impl Generation {
     /// Builds a generation; nothing is started yet. `control` is where slow work goes on.
     ///
     /// # Errors
-    /// TLS material for an upstream that can't be used.
+    /// A sentence: TLS material for an upstream that can't be used, or no random bytes.
     pub fn build(
         config: Config,
         previous: Option<&Self>,
         metrics: &Metrics,
         control: &Handle,
-    ) -> Result<Self, BadPeer> {
+    ) -> Result<Self, String> {
         let config = Arc::new(config);
         Ok(Self {
             trusted: TrustedProxies::new(&config.clients.trusted_proxies),
@@ -51,7 +53,12 @@ impl Generation {
                 config.policy.clone(),
                 previous.map(|previous| &previous.policy),
             ),
-            upstreams: Upstreams::build(&config, previous.map(|previous| &previous.upstreams))?,
+            challenges: Challenges::build(
+                &config.challenge,
+                previous.map(|previous| &previous.challenges),
+            )?,
+            upstreams: Upstreams::build(&config, previous.map(|previous| &previous.upstreams))
+                .map_err(|bad| bad.to_string())?,
             bulkheads: Bulkheads::build(
                 &config.policy.limits,
                 previous.map(|previous| &previous.bulkheads),

@@ -1,6 +1,7 @@
 //! Where pingora calls the stages, one call a phase. What a stage does is in the file of its name.
 
 use crate::{
+    challenge::{Answer, MAX_ANSWER},
     clock,
     connection::Connection,
     decide::{self, Next},
@@ -37,6 +38,8 @@ use uuid::{ContextV7, Timestamp, Uuid};
 /// client sees the answer and not a reset.
 const DRAIN_TIME: Duration = Duration::from_millis(500);
 const DRAIN_BYTES: usize = 64 * 1024;
+/// For the answer to a challenge to arrive.
+const ANSWER_TIME: Duration = Duration::from_secs(5);
 
 /// Pingora's view of the edge.
 #[derive(Debug)]
@@ -103,6 +106,27 @@ impl Proxy {
             return Next::Answer(Reply::refusal(StatusCode::NOT_FOUND, arrival.id(), html));
         }
         next
+    }
+
+    /// Reads and judges the answer to a challenge.
+    async fn solve(&self, session: &mut Session, exchange: &Exchange) -> Reply {
+        let body = read_answer(session).await;
+        let request = session.req_header();
+        let (Some(arrival), Ok(target)) = (&exchange.arrival, Target::of(request)) else {
+            return Reply::empty(StatusCode::BAD_REQUEST);
+        };
+        let visit = decide::visit(request, &target, arrival);
+        let answer = Answer {
+            method: &request.method,
+            headers: &request.headers,
+            body: &body,
+        };
+        let (reply, outcome) = arrival.generation.challenges.answer(&visit, &answer);
+        if let Some((rung, outcome)) = outcome {
+            let metrics = self.edge.recorder.metrics();
+            metrics.challenge(rung.name(), outcome.name());
+        }
+        reply
     }
 
     /// Awaits the body, or as much of it as is kept, and then slots of the bulkheads on the way; the
@@ -223,6 +247,22 @@ async fn drained(session: &mut Session) -> bool {
         .unwrap_or(false)
 }
 
+/// The answer to a challenge, or as much of it as shows that it is none.
+async fn read_answer(session: &mut Session) -> Vec<u8> {
+    let mut body = Vec::new();
+    let reading = async {
+        while body.len() <= MAX_ANSWER {
+            match session.read_request_body().await {
+                Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+                Ok(None) | Err(_) => return,
+            }
+        }
+    };
+    // What has not come by then is a wrong answer.
+    let _ = tokio::time::timeout(ANSWER_TIME, reading).await;
+    body
+}
+
 /// Whether a request opens a stream that may be silent for long: WebSocket, gRPC, server-sent events.
 fn is_stream(request: &RequestHeader) -> bool {
     let starts = |name, prefix: &[u8]| {
@@ -260,6 +300,11 @@ impl ProxyHttp for Proxy {
                 }
             },
             Next::Answer(reply) => {
+                self.answer(session, &id, reply).await?;
+                Ok(true)
+            }
+            Next::Solve => {
+                let reply = self.solve(session, exchange).await;
                 self.answer(session, &id, reply).await?;
                 Ok(true)
             }

@@ -55,7 +55,6 @@ pub(super) fn config(token: Option<&str>) -> Config {
         access_log: AccessLog::Off,
         shutdown: model::Shutdown { grace: second },
         masked: json!({ "admin": { "token_file": "***" } }),
-        warnings: Vec::new(),
     }
 }
 

@@ -59,6 +59,8 @@
     workers.forEach(function (worker) { worker.terminate(); });
     element('bar').hidden = true;
     element('intro').hidden = true;
+    element('title').textContent = 'This did not work';
+    element('say').className = '';
     say(text);
     element('again').hidden = false;
   }
@@ -118,6 +120,7 @@
     })();
   }
 
+  element('work').hidden = false;
   var seen = tries();
   if (!navigator.cookieEnabled) {
     stop('This check needs cookies. Please allow them for this site and try again.');

@@ -35,14 +35,15 @@ static PAGE: LazyLock<(String, String)> = LazyLock::new(|| {
     (before, after)
 });
 
-const BODY: &str = "\"><h1>One moment, please</h1>\
+const BODY: &str = "\"><div id=\"work\" hidden><h1 id=\"title\">One moment, please</h1>\
     <p id=\"intro\">Your browser is solving a small puzzle, to show that this visit is not part of \
     a flood. There is nothing for you to do: the page opens by itself.</p>\
     <progress id=\"bar\" value=\"0\" max=\"1\" aria-label=\"Progress\"></progress>\
     <p id=\"say\" class=\"dim\" role=\"status\"></p>\
-    <button id=\"again\" type=\"button\" hidden>Try again</button>\
-    <noscript><p class=\"note\">This needs JavaScript, which is off in your browser. Please turn it \
-    on for this site and load the page again.</p></noscript></div>\
+    <button id=\"again\" type=\"button\" hidden>Try again</button></div>\
+    <noscript><h1>JavaScript is needed</h1><p>This site checks that visits are not part of a flood, \
+    and your browser has JavaScript turned off. Please turn it on for this site and load the page \
+    again.</p></noscript></div>\
     <p class=\"id\">Request <code>";
 
 static CSP: LazyLock<HeaderValue> = LazyLock::new(|| {

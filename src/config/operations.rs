@@ -39,7 +39,7 @@ pub fn challenge(ctx: &mut Context, node: &Node) -> Option<Challenge> {
         Some(name.to_owned())
     });
     let lifetime = fields.or(ctx, "lifetime", "4h", decode::duration);
-    let effort = fields.or(ctx, "effort", "50000", decode::whole(1..=100_000_000));
+    let effort = fields.or(ctx, "effort", "500000", decode::whole(1..=100_000_000));
     fields.finish(ctx);
     Some(Challenge {
         secret: secret?,

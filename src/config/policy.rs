@@ -198,6 +198,9 @@ fn limit(ctx: &mut Context, name: Arc<str>, node: &Node) -> Option<LimitSpec> {
             if bulkhead {
                 if fields.take("queue").is_none() {
                     refuse(ctx, &mut fields, "wait", "a `queue`");
+                    fields.note(ctx, "queue", "0");
+                } else if fields.take("wait").is_none() {
+                    fields.note(ctx, "wait", "1s");
                 }
             } else {
                 let who = "a bulkhead, whose key is `route` or `upstream` alone";

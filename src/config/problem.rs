@@ -157,3 +157,35 @@ impl fmt::Display for Errors {
 }
 
 impl std::error::Error for Errors {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hopeless_file_is_cut_short_and_counted() {
+        let place = Place::top(&Arc::from(Path::new("f")));
+        let mut problems = Problems::default();
+        for number in 0..KEPT + 50 {
+            problems.add(&place, format!("problem {number}"));
+        }
+        let shown = problems.into_errors(Vec::new()).to_string();
+        assert_eq!(shown.lines().count(), KEPT + 1);
+        assert!(shown.ends_with("\nand 50 more"));
+    }
+
+    #[test]
+    fn problems_stand_in_the_order_of_the_files() {
+        let (one, two) = (Arc::from(Path::new("b")), Arc::from(Path::new("a")));
+        let mut problems = Problems::default();
+        problems.add(&Place::new(&one, 9, 1), "last of the first");
+        problems.add(&Place::new(&two, 1, 1), "second file");
+        problems.add(&Place::new(&one, 2, 7), "first");
+        problems.add(&Place::new(&one, 2, 7), "first");
+        let shown = problems.into_errors(Vec::new()).to_string();
+        assert_eq!(
+            shown,
+            "b:2:7: first\nb:9:1: last of the first\na:1:1: second file"
+        );
+    }
+}

@@ -10,13 +10,14 @@ use pingora_core::Result;
 use pingora_http::{RequestHeader, ResponseHeader};
 use std::{fmt::Write, net::IpAddr};
 
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const USER: HeaderName = HeaderName::from_static("x-rempart-user");
-const ROLES: HeaderName = HeaderName::from_static("x-rempart-roles");
+// As text: pingora would copy a `HeaderName` for its map of spellings.
+const FORWARDED_FOR: &str = "x-forwarded-for";
+const FORWARDED_PROTO: &str = "x-forwarded-proto";
+const FORWARDED_HOST: &str = "x-forwarded-host";
+const USER: &str = "x-rempart-user";
+const ROLES: &str = "x-rempart-roles";
 /// Ties an answer, a block page and every record of a request together.
-pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub const REQUEST_ID: &str = "x-request-id";
 
 /// What upstreams are told of a request, whoever sent it.
 #[derive(Clone, Copy, Debug)]
@@ -131,7 +132,7 @@ fn chain(received: &HeaderMap, client: IpAddr, peer: IpAddr) -> HeaderValue {
     if client != peer {
         // Read from the right, as identify does: what follows the last mention of the client.
         let mut hops = Vec::new();
-        let values = received.get_all(&FORWARDED_FOR);
+        let values = received.get_all(FORWARDED_FOR);
         let entries = values.iter().filter_map(|value| value.to_str().ok());
         let entries: Vec<&str> = entries.flat_map(|value| value.split(',')).collect();
         let mut found = false;

@@ -33,14 +33,10 @@ struct Context {
 }
 
 impl Proxy {
-    fn failed(
-        session: &Session,
-        ctx: &mut Context,
-        mut error: Box<Error>,
-        stage: Stage,
-    ) -> Box<Error> {
+    /// Reports the failure and marks it when it may be tried again.
+    fn failed(session: &Session, ctx: &mut Context, error: &mut Error, stage: Stage) {
         let Some(picked) = ctx.picked.take() else {
-            return error;
+            return;
         };
         picked.report(match error.etype() {
             _ if stage == Stage::Connecting => Outcome::ConnectFailed,
@@ -48,7 +44,7 @@ impl Proxy {
             _ => Outcome::Reset,
         });
         let failure = Failure {
-            error: &error,
+            error,
             stage,
             method: &session.req_header().method,
             body_kept: body::is_kept(session),
@@ -58,7 +54,6 @@ impl Proxy {
         };
         let again = picked.may_retry(&failure, &mut ctx.tries);
         error.set_retry(again);
-        error
     }
 }
 
@@ -136,21 +131,23 @@ impl ProxyHttp for Proxy {
         session: &mut Session,
         _: &HttpPeer,
         ctx: &mut Context,
-        e: Box<Error>,
+        mut e: Box<Error>,
     ) -> Box<Error> {
-        Self::failed(session, ctx, e, Stage::Connecting)
+        Self::failed(session, ctx, &mut e, Stage::Connecting);
+        e
     }
 
     fn error_while_proxy(
         &self,
         _: &HttpPeer,
         session: &mut Session,
-        e: Box<Error>,
+        mut e: Box<Error>,
         ctx: &mut Context,
         reused: bool,
     ) -> Box<Error> {
         let stage = if reused { Stage::Reused } else { Stage::Fresh };
-        Self::failed(session, ctx, e, stage)
+        Self::failed(session, ctx, &mut e, stage);
+        e
     }
 }
 

@@ -174,6 +174,7 @@ impl Upstreams {
         }
     }
 
+    #[cfg(test)]
     pub(super) fn pools(&self) -> &[Arc<Pool>] {
         &self.pools
     }

@@ -111,14 +111,6 @@ impl UpstreamResult {
     }
 }
 
-/// What a challenge came to, for [`Metrics::challenge`].
-pub mod challenge_outcome {
-    pub const ISSUED: &str = "issued";
-    pub const PASSED: &str = "passed";
-    pub const FAILED: &str = "failed";
-    pub const CLEARED: &str = "cleared";
-}
-
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
@@ -312,7 +304,7 @@ impl Metrics {
         known.inc([result], || family.with_label_values(&[result]));
     }
 
-    /// A challenge of this kind came to an outcome (see [`challenge_outcome`]).
+    /// A challenge of this kind came to an outcome (see [`crate::challenge::Outcome`]).
     pub fn challenge(&self, kind: &'static str, outcome: &'static str) {
         let (family, known) = &self.challenges;
         known.inc([kind, outcome], || {

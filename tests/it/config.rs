@@ -3,8 +3,6 @@
 //!
 //! The keys under `tests/fixtures/config/shared` were made for these tests and protect nothing.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // the lints' own exception ends at helpers
-
 use rempart::config::{self, Config, model};
 use std::{
     fmt::Write as _,
@@ -311,4 +309,16 @@ fn no_mutation_of_a_good_file_panics() {
     }
     // Neither outcome is the only one, or the mutations would test nothing.
     assert!(loaded > 30 && refused > 300, "{loaded} {refused}");
+}
+
+#[test]
+fn a_file_too_large_is_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("large.yaml");
+    fs::write(&file, vec![b'#'; (4 << 20) + 1]).unwrap();
+    let errors = config::load(&file).unwrap_err().to_string();
+    assert!(
+        errors.ends_with("large.yaml:1:1: this file is larger than 4 MiB"),
+        "{errors}"
+    );
 }

@@ -97,7 +97,6 @@ pub fn config(listeners: Vec<Listener>) -> Config {
             grace: Duration::from_secs(20),
         },
         masked: serde_json::Value::Null,
-        warnings: Vec::new(),
     }
 }
 

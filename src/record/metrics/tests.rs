@@ -215,7 +215,7 @@ fn exercised() -> Metrics {
     metrics.connection_opened("[::]:8443");
     metrics.connection_refused("rate");
     metrics.handshake("full");
-    metrics.challenge("proof_of_work", challenge_outcome::PASSED);
+    metrics.challenge("proof_of_work", "solved");
     metrics.ban_placed("per-login");
     metrics.reload(true, 1_700_000_000);
     metrics
