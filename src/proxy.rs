@@ -211,7 +211,7 @@ fn count(exchange: &Exchange, result: UpstreamResult) {
     }
 }
 
-/// A new `x-request-id`: UUIDv7, so that ids sort by time.
+/// A new `x-request-id`: a UUID of version 7, so that ids sort by time.
 fn request_id() -> HeaderValue {
     thread_local! {
         static CONTEXT: ContextV7 = const { ContextV7::new() };
