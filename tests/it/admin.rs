@@ -117,20 +117,22 @@ fn every_metric_is_documented_and_every_documented_one_is_there() {
 
 #[test]
 fn every_option_is_documented() {
-    fn keys(value: &serde_json::Value, named: bool, found: &mut HashSet<String>) {
+    fn keys(value: &serde_json::Value, chosen: bool, found: &mut HashSet<String>) {
         match value {
             serde_json::Value::Object(map) => {
                 for (key, value) in map {
                     // Under these, keys are names that the operator chose.
                     let names = ["upstreams", "limits", "lists"].contains(&key.as_str());
-                    if !named {
+                    if !chosen {
                         found.insert(key.clone());
                     }
-                    keys(value, names && !named, found);
+                    keys(value, names && !chosen, found);
                 }
             }
             serde_json::Value::Array(items) => {
-                items.iter().for_each(|item| keys(item, false, found));
+                for item in items {
+                    keys(item, false, found);
+                }
             }
             _ => {}
         }
