@@ -451,3 +451,31 @@ fn resolves_names_of_endpoints() {
         edge.get("/").send().text() == "by name"
     });
 }
+
+#[test]
+fn an_upstream_that_answers_before_the_upload_is_through_is_heard() {
+    let upstream = Upstream::start(|_, stream| {
+        // Says no at the sight of the head, and reads no more.
+        answer(stream, 413, b"too large")?;
+        Ok(false)
+    });
+    let edge = edge(&[upstream.address], "    retries: { attempts: 0 }\n");
+    let file = edge.folder.path("upload");
+    std::fs::write(&file, vec![b'x'; 4 << 20]).unwrap();
+    for version in ["--http1.1", "--http2"] {
+        let began = Instant::now();
+        let response = edge
+            .get("/")
+            .with(&[version])
+            .data(&format!("@{}", file.display()))
+            .send();
+        // The connection behind it breaks while the upload runs: 413 when that was read first.
+        assert!(
+            [413, 502].contains(&response.status),
+            "{version}: {} {}",
+            response.status,
+            response.error
+        );
+        assert!(began.elapsed() < Duration::from_secs(25), "{version} hung");
+    }
+}
