@@ -75,7 +75,7 @@ fn an_endpoint_dies_and_returns() {
     let (stays, goes) = (Nginx::start(), Nginx::start());
     let edge = edge(
         &[stays.address, goes.address],
-        "    health_check: { path: /healthz, every: 200ms, timeout: 150ms, healthy: 1, unhealthy: 1 }\n    retries: { budget: 100% }\n",
+        "    health_check: { path: /healthz, every: 300ms, timeout: 300ms, healthy: 1, unhealthy: 2 }\n    retries: { budget: 100% }\n",
     );
     let healthy = || {
         edge.metric(
@@ -469,9 +469,11 @@ fn an_upstream_that_answers_before_the_upload_is_through_is_heard() {
             .with(&[version])
             .data(&format!("@{}", file.display()))
             .send();
-        // The connection behind it breaks while the upload runs: 413 when that was read first.
+        // The connection behind it breaks while the upload runs: 413 when that was read first. On
+        // HTTP/2, ending a stream whose upload still runs may overtake the answer in the client.
+        let heard = [413, 502].contains(&response.status);
         assert!(
-            [413, 502].contains(&response.status),
+            heard || (version == "--http2" && response.exit == 92),
             "{version}: {} {}",
             response.status,
             response.error
