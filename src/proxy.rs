@@ -231,7 +231,7 @@ fn nowhere_to_go(bad: Option<BadTarget>) -> (StatusCode, Why) {
     }
 }
 
-/// A new `x-request-id`: UUIDv7, so that ids sort by time.
+/// A new `x-request-id`: a UUID of version 7, so that ids sort by time.
 fn request_id(time: SystemTime) -> HeaderValue {
     thread_local! {
         static CONTEXT: ContextV7 = const { ContextV7::new() };
