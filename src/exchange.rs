@@ -7,6 +7,7 @@ use crate::{
     forward::{Picked, Tries, body::ReadAhead, bulkhead::Permit},
     generation::Generation,
     identify::{CredentialError, User},
+    report,
 };
 use http::HeaderValue;
 use std::{borrow::Cow, net::IpAddr, sync::Arc, time::SystemTime};
@@ -128,5 +129,15 @@ impl Exchange {
             code,
             text: text.into(),
         });
+    }
+}
+
+/// A request that was given up half-way (its deadline passed, or something panicked) is recorded
+/// all the same.
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if !self.recorded {
+            report::write_abandoned(self);
+        }
     }
 }

@@ -6,7 +6,10 @@ use crate::{
     config::Config,
     forward::{Router, Upstreams, bulkhead::Bulkheads},
     identify::{Identifier, TrustedProxies},
-    record::metrics::{Metrics, NO_ROUTE, RouteMetrics, UpstreamMetrics},
+    record::{
+        Recorder,
+        metrics::{NO_ROUTE, RouteMetrics, UpstreamMetrics},
+    },
 };
 use std::sync::Arc;
 use tokio::runtime::Handle;
@@ -16,6 +19,7 @@ use verdict::policy::Policy;
 #[derive(Debug)]
 pub struct Generation {
     pub config: Arc<Config>,
+    pub recorder: Arc<Recorder>,
     pub trusted: TrustedProxies,
     pub router: Router,
     pub identifier: Arc<Identifier>,
@@ -38,10 +42,11 @@ impl Generation {
     pub fn build(
         config: Config,
         previous: Option<&Self>,
-        metrics: &Metrics,
+        recorder: &Arc<Recorder>,
         control: &Handle,
     ) -> Result<Self, String> {
         let config = Arc::new(config);
+        let metrics = recorder.metrics();
         Ok(Self {
             trusted: TrustedProxies::new(&config.clients.trusted_proxies),
             router: Router::build(&config.routes),
@@ -75,6 +80,7 @@ impl Generation {
                 .iter()
                 .map(|upstream| metrics.upstream(&upstream.name))
                 .collect(),
+            recorder: Arc::clone(recorder),
             config,
         })
     }

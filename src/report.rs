@@ -108,19 +108,62 @@ const UNDECIDED: Action = Action::Ban(Duration::ZERO);
 
 /// Writes the record of a request that has ended.
 pub fn write(recorder: &Recorder, session: &Session, exchange: &Exchange) {
+    let request = session.req_header();
+    let (path, _query) = target::split(request);
+    let asked = record::Request {
+        method: request.method.as_str(),
+        host: host::written(request).unwrap_or_default(),
+        path,
+        protocol: protocol(request.version),
+        bytes: session.body_bytes_read() as u64,
+    };
+    let answered = record::Response {
+        status: session
+            .response_written()
+            .map_or(0, |response| response.status.as_u16()),
+        bytes: session.body_bytes_sent() as u64,
+    };
+    fill(recorder, exchange, asked, answered, None);
+}
+
+/// Writes the record of a request that was given up before it ended; what it asked for is gone.
+pub fn write_abandoned(exchange: &Exchange) {
+    let Some(arrival) = &exchange.arrival else {
+        return;
+    };
+    let asked = record::Request {
+        method: "",
+        host: b"",
+        path: b"",
+        protocol: "",
+        bytes: 0,
+    };
+    let answered = record::Response {
+        status: 0,
+        bytes: 0,
+    };
+    let error = record::Error {
+        code: "abandoned",
+        text: "the request was given up: it took longer than `timeouts.request`, or Rempart failed",
+    };
+    let recorder = &arrival.generation.recorder;
+    fill(recorder, exchange, asked, answered, Some(error));
+}
+
+fn fill(
+    recorder: &Recorder,
+    exchange: &Exchange,
+    request: record::Request<'_>,
+    response: record::Response,
+    abandoned: Option<record::Error<'_>>,
+) {
     let Some(arrival) = &exchange.arrival else {
         return;
     };
     let now = clock::now();
-    let request = session.req_header();
     let connection = &*arrival.connection;
-    let (path, _query) = target::split(request);
-    let status = session
-        .response_written()
-        .map_or(0, |response| response.status.as_u16());
     let decision = exchange.decision.as_ref();
-    let failure = exchange.failure.as_ref();
-    let error = failure.map(|failure| record::Error {
+    let failure = exchange.failure.as_ref().map(|failure| record::Error {
         code: failure.code,
         text: &failure.text,
     });
@@ -128,6 +171,8 @@ pub fn write(recorder: &Recorder, session: &Session, exchange: &Exchange) {
         code: error.code(),
         text: error.text(),
     });
+    let user = exchange.user.as_ref();
+    let attempt = exchange.attempt.as_ref();
     recorder.record(&Record {
         time: arrival.time,
         request_id: arrival.id(),
@@ -137,32 +182,20 @@ pub fn write(recorder: &Recorder, session: &Session, exchange: &Exchange) {
             ja4: connection.tls.as_ref().map_or("", |tls| &tls.ja4),
             port: connection.peer.port(),
         },
-        user: exchange
-            .user
-            .as_ref()
-            .map_or(record::User::default(), |user| record::User {
-                id: &user.id,
-                session: user.session.as_deref().unwrap_or_default(),
-            }),
+        user: user.map_or(record::User::default(), |user| record::User {
+            id: &user.id,
+            session: user.session.as_deref().unwrap_or_default(),
+        }),
         listener: &connection.listener,
         destination: connection.local,
         tls: connection.tls.as_ref().map(|tls| record::Tls {
             version: tls.version,
             sni: &tls.sni,
         }),
-        request: record::Request {
-            method: request.method.as_str(),
-            host: host::written(request).unwrap_or_default(),
-            path,
-            protocol: protocol(request.version),
-            bytes: session.body_bytes_read() as u64,
-        },
-        response: record::Response {
-            status,
-            bytes: session.body_bytes_sent() as u64,
-        },
+        request,
+        response,
         route: arrival.generation.route_metrics(exchange.route),
-        upstream: exchange.attempt.as_ref().map(|attempt| record::Upstream {
+        upstream: attempt.map(|attempt| record::Upstream {
             name: attempt.picked.upstream(),
             endpoint: Some(attempt.picked.address()),
             took: exchange
@@ -175,7 +208,7 @@ pub fn write(recorder: &Recorder, session: &Session, exchange: &Exchange) {
             finding: decision.and_then(|decision| decision.finding.as_ref()),
             observed: decision.map_or(&[], |decision| &decision.observed),
         },
-        error: error.or(credential),
+        error: failure.or(abandoned).or(credential),
         duration: now.since(arrival.began),
     });
 }

@@ -141,9 +141,9 @@ async fn serve(path: &Path, config: Config, workers: NonZeroUsize) -> io::Result
 
 fn build(config: Config, control: &Handle) -> io::Result<Edge> {
     let metrics = Arc::new(Metrics::new());
-    let recorder = Recorder::start(&config.access_log, Arc::clone(&metrics))?;
+    let recorder = Arc::new(Recorder::start(&config.access_log, metrics)?);
     let generation =
-        Generation::build(config, None, &metrics, control).map_err(io::Error::other)?;
+        Generation::build(config, None, &recorder, control).map_err(io::Error::other)?;
     let config = Arc::clone(&generation.config);
     let bans = Arc::new(Bans::default());
     protect(&bans, &config);
