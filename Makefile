@@ -3,7 +3,7 @@
 #   make run     install what building lacks (cmake), build, start `rempart demo`
 #   make test    install what the tests need, then run all of them
 #   make check   format, lints, dependencies and licences
-#   make bench   what deciding costs
+#   make bench   what deciding costs in time and memory (docs/performance.md)
 #
 # CI calls the same targets.
 
@@ -27,7 +27,8 @@ check: install-test
 	.tools/venv/bin/hadolint docker/Dockerfile
 
 bench: install-build
-	cargo bench --workspace
+	cargo bench -p verdict
+	cargo run --quiet --release -p verdict --example memory
 
 install-build:
 	@scripts/install.sh build

@@ -85,7 +85,7 @@ build() {
 }
 
 tests() {
-    # libnginx and promtool come with packages that also hold services; see apt_for.
+    # nginx and promtool come in packages that hold services as well; see apt_for.
     apt_for curl=curl nginx=nginx-light promtool=prometheus chromium=chromium \
         openssl=openssl python3=python3
     python3 -c 'import ensurepip, venv' 2>/dev/null || apt_for no-such-program=python3-venv

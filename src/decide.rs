@@ -7,8 +7,9 @@ use crate::{
     challenge::{Challenges, Outcome, Visit},
     clock,
     edge::Edge,
-    exchange::{Arrival, Exchange},
+    exchange::Arrival,
     forward::target::Target,
+    identify,
     record::metrics::Metrics,
     reply::{RateLimit, Reply, wants_html},
 };
@@ -31,63 +32,54 @@ pub enum Next {
     Close,
 }
 
-/// Judges the request and carries out the effects: bans, waits, refusals.
-pub async fn decide(
-    edge: &Edge,
-    request: &RequestHeader,
-    target: &Target<'_>,
-    arrival: &Arrival,
-    exchange: &mut Exchange,
-) -> Next {
-    let now = clock::now();
-    if edge.bans.until(arrival.client.prefix, now).is_some() {
-        exchange.fail("banned", "the client is banned");
-        return Next::Close;
-    }
-    let decision = judge(edge, request, target, arrival, exchange);
-    let next = carry_out(edge, request, target, arrival, &decision).await;
-    exchange.decision = Some(decision);
-    next
+/// A request, with what the stages before this one found out.
+#[derive(Clone, Copy)]
+pub struct Suspect<'a> {
+    pub request: &'a RequestHeader,
+    pub target: &'a Target<'a>,
+    pub arrival: &'a Arrival,
+    /// `None`: anonymous.
+    pub user: Option<&'a identify::User>,
+    pub route: Option<usize>,
 }
 
-fn judge(
-    edge: &Edge,
-    request: &RequestHeader,
-    target: &Target<'_>,
-    arrival: &Arrival,
-    exchange: &Exchange,
-) -> Decision {
-    let policy = &arrival.generation.policy;
-    let headers = RequestHeaders(&request.headers);
-    let facts = facts(request, &headers, target, arrival, exchange);
-    let now = clock::now();
-    let decision = policy.decide(&facts, now);
-    if Metrics::decision_is_sampled() {
-        let took = clock::now().since(now);
-        edge.recorder.metrics().decision_took(took);
+/// Whether the client is banned: nothing else is asked then.
+#[must_use]
+pub fn is_banned(edge: &Edge, arrival: &Arrival) -> bool {
+    let bans = &edge.bans;
+    bans.until(arrival.client.prefix, arrival.began).is_some()
+}
+
+/// Judges the request and carries out the effects: bans, waits, challenges, refusals.
+pub async fn decide(edge: &Edge, suspect: Suspect<'_>) -> (Decision, Next) {
+    let decision = judge(edge, &suspect);
+    let next = carry_out(edge, &suspect, &decision).await;
+    (decision, next)
+}
+
+fn judge(edge: &Edge, suspect: &Suspect<'_>) -> Decision {
+    let headers = RequestHeaders(&suspect.request.headers);
+    let facts = facts(suspect, &headers);
+    let policy = &suspect.arrival.generation.policy;
+    if !Metrics::decision_is_sampled() {
+        return policy.decide(&facts, suspect.arrival.began);
     }
+    let began = clock::now();
+    let decision = policy.decide(&facts, suspect.arrival.began);
+    let took = clock::now().since(began);
+    edge.recorder.metrics().decision_took(took);
     decision
 }
 
-async fn carry_out(
-    edge: &Edge,
-    request: &RequestHeader,
-    target: &Target<'_>,
-    arrival: &Arrival,
-    decision: &Decision,
-) -> Next {
-    let solves = is_reserved(&target.path);
-    let deny = || {
-        let html = wants_html(&request.headers);
-        Next::Answer(Reply::refusal(StatusCode::FORBIDDEN, arrival.id(), html))
-    };
+async fn carry_out(edge: &Edge, suspect: &Suspect<'_>, decision: &Decision) -> Next {
+    let solves = is_reserved(&suspect.target.path);
     match decision.action {
         // Who is on the way to solve a challenge can't be asked to solve one first.
         Action::Allow | Action::Challenge(_) if solves => Next::Solve,
         Action::Allow => Next::Forward,
         Action::Delay(wait) => {
             let Some(_place) = edge.held.enter() else {
-                return Next::Answer(throttle(request, arrival, decision));
+                return Next::Answer(throttle(suspect, decision));
             };
             tokio::time::sleep(wait.unwrap_or_default()).await;
             if solves { Next::Solve } else { Next::Forward }
@@ -95,77 +87,89 @@ async fn carry_out(
         Action::Challenge(rung) => {
             let metrics = edge.recorder.metrics();
             metrics.challenge(rung.name(), Outcome::Issued.name());
-            let challenges = &arrival.generation.challenges;
-            Next::Answer(challenges.page(rung, &visit(request, target, arrival)))
+            let challenges = &suspect.arrival.generation.challenges;
+            Next::Answer(challenges.page(rung, &visit(suspect)))
         }
-        Action::Throttle => Next::Answer(throttle(request, arrival, decision)),
+        Action::Throttle => Next::Answer(throttle(suspect, decision)),
         Action::Tarpit(wait) => {
             if let Some(_place) = edge.held.enter() {
                 tokio::time::sleep(wait).await;
             }
-            deny()
+            deny(suspect)
         }
-        Action::Deny => deny(),
+        Action::Deny => deny(suspect),
         Action::Drop => Next::Close,
-        Action::Ban(base) => {
-            let source = decision
-                .finding
-                .as_ref()
-                .map_or("", |finding| &finding.name);
-            edge.bans
-                .ban(arrival.client.prefix, base, source, clock::now());
-            edge.recorder.metrics().ban_placed(source);
-            Next::Close
-        }
+        Action::Ban(base) => ban(edge, suspect, decision, base),
     }
 }
 
-fn is_reserved(path: &[u8]) -> bool {
-    std::str::from_utf8(path).is_ok_and(Challenges::is_reserved)
+fn deny(suspect: &Suspect<'_>) -> Next {
+    let html = wants_html(&suspect.request.headers);
+    let id = suspect.arrival.id();
+    Next::Answer(Reply::refusal(StatusCode::FORBIDDEN, id, html))
 }
 
-/// The request as a challenge sees it.
-#[must_use]
-pub fn visit<'a>(
-    request: &'a RequestHeader,
-    target: &'a Target<'_>,
-    arrival: &'a Arrival,
-) -> Visit<'a> {
-    let raw = std::str::from_utf8(request.raw_path()).unwrap_or_default();
-    Visit {
-        network: arrival.client.network,
-        host: &target.host,
-        target: if raw.starts_with('/') { raw } else { "/" },
-        secure: arrival.connection.tls.is_some(),
-        html: wants_html(&request.headers),
-        request_id: arrival.id(),
-        now: clock::unix_seconds(),
+/// Bans the client, unless it is one that can't be banned: that one is refused once.
+fn ban(edge: &Edge, suspect: &Suspect<'_>, decision: &Decision, base: Duration) -> Next {
+    let source = decision
+        .finding
+        .as_ref()
+        .map_or("", |finding| &finding.name);
+    let client = suspect.arrival.client.prefix;
+    if edge.bans.ban(client, base, source, clock::now()).is_zero() {
+        return deny(suspect);
     }
+    edge.recorder.metrics().ban_placed(source);
+    Next::Close
 }
 
 /// 429 with the true wait, and the state of the bucket that is empty.
-fn throttle(request: &RequestHeader, arrival: &Arrival, decision: &Decision) -> Reply {
+fn throttle(suspect: &Suspect<'_>, decision: &Decision) -> Reply {
     let wait = match decision.finding.as_ref().map(|finding| finding.reason) {
         Some(Reason::OverRate { wait }) => wait,
         _ => Duration::from_secs(1),
     };
+    let arrival = suspect.arrival;
     let rate = decision.quota.and_then(|quota| {
         let limit = arrival.generation.policy.limits().get(quota.limit)?;
         RateLimit::new(&limit.kind, quota.remaining, quota.reset)
     });
-    Reply::throttled(arrival.id(), wants_html(&request.headers), wait, rate)
+    let html = wants_html(&suspect.request.headers);
+    Reply::throttled(arrival.id(), html, wait, rate)
 }
 
-fn facts<'a>(
-    request: &'a RequestHeader,
-    headers: &'a RequestHeaders<'a>,
-    target: &'a Target<'a>,
-    arrival: &'a Arrival,
-    exchange: &'a Exchange,
-) -> Facts<'a> {
-    let config = &arrival.generation.config;
-    let route = exchange.route.and_then(|route| config.routes.get(route));
-    let upstream = route.and_then(|route| config.upstreams.get(route.upstream));
+fn is_reserved(path: &[u8]) -> bool {
+    path.starts_with(crate::challenge::RESERVED.as_bytes())
+        && std::str::from_utf8(path).is_ok_and(Challenges::is_reserved)
+}
+
+/// The request as a challenge sees it.
+#[must_use]
+pub fn visit<'a>(suspect: &Suspect<'a>) -> Visit<'a> {
+    let raw = std::str::from_utf8(suspect.request.raw_path()).unwrap_or_default();
+    Visit {
+        network: suspect.arrival.client.network,
+        host: &suspect.target.host,
+        target: if raw.starts_with('/') { raw } else { "/" },
+        secure: suspect.arrival.connection.tls.is_some(),
+        html: wants_html(&suspect.request.headers),
+        request_id: suspect.arrival.id(),
+        now: suspect.arrival.unix_seconds(),
+    }
+}
+
+fn facts<'a>(suspect: &Suspect<'a>, headers: &'a RequestHeaders<'a>) -> Facts<'a> {
+    let Suspect {
+        request,
+        target,
+        arrival,
+        user,
+        route,
+    } = *suspect;
+    let generation = &arrival.generation;
+    let config = &generation.config;
+    let entry = route.and_then(|route| config.routes.get(route));
+    let upstream = entry.and_then(|entry| config.upstreams.get(entry.upstream));
     let tls = arrival.connection.tls.as_ref();
     Facts {
         client: Client {
@@ -182,7 +186,7 @@ fn facts<'a>(
             headers,
             size: declared_length(&request.headers),
         },
-        user: exchange.user.as_ref().map_or(User::default(), |user| User {
+        user: user.map_or(User::default(), |user| User {
             id: &user.id,
             roles: &user.roles,
         }),
@@ -191,14 +195,14 @@ fn facts<'a>(
             sni: &tls.sni,
             alpn: tls.alpn,
         }),
-        route: exchange.route,
-        route_name: route.map_or("", |route| &route.name),
+        route,
+        route_name: entry.map_or("", |entry| &entry.name),
         upstream: upstream.map_or("", |upstream| &upstream.name),
-        clearance: arrival.generation.challenges.clearance(
+        clearance: generation.challenges.clearance(
             &request.headers,
             arrival.client.network,
             &target.host,
-            clock::unix_seconds(),
+            arrival.unix_seconds(),
         ),
     }
 }
@@ -219,20 +223,15 @@ impl Headers for RequestHeaders<'_> {
         self.0.get(name).map(http::HeaderValue::as_bytes)
     }
 
+    /// The first cookie of this name (RFC 6265, 4.2.1; HTTP/2 may send several `cookie` lines).
     fn cookie(&self, name: &str) -> Option<&[u8]> {
-        cookie(self.0, name)
+        self.0
+            .get_all(header::COOKIE)
+            .iter()
+            .flat_map(|line| line.as_bytes().split(|byte| *byte == b';'))
+            .find_map(|pair| {
+                let pair = pair.trim_ascii();
+                pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")
+            })
     }
-}
-
-/// The first cookie of this name (RFC 6265, 4.2.1; HTTP/2 may send several `cookie` lines).
-#[must_use]
-pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
-    headers
-        .get_all(header::COOKIE)
-        .iter()
-        .flat_map(|line| line.as_bytes().split(|byte| *byte == b';'))
-        .find_map(|pair| {
-            let pair = pair.trim_ascii();
-            pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")
-        })
 }

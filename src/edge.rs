@@ -15,7 +15,7 @@ pub struct Edge {
     /// The configuration of that same generation, for the stages that need nothing else.
     pub config: model::Current,
     pub bans: Arc<Bans>,
-    pub recorder: Recorder,
+    pub recorder: Arc<Recorder>,
     /// Requests that are being held on purpose (delays and tarpits).
     pub held: Held,
 }

@@ -7,13 +7,10 @@ use crate::{
     forward::{Picked, Tries, body::ReadAhead, bulkhead::Permit},
     generation::Generation,
     identify::{CredentialError, User},
+    report,
 };
 use http::HeaderValue;
-use std::{
-    net::IpAddr,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{borrow::Cow, net::IpAddr, sync::Arc, time::SystemTime};
 use verdict::{
     Nanos,
     decision::Decision,
@@ -36,15 +33,19 @@ pub struct Exchange {
     /// What was read of the body before the request was sent on.
     pub read_ahead: ReadAhead,
     pub tries: Tries,
+    /// The endpoint for the next try, where it was picked ahead of it.
+    pub picked: Option<Picked>,
     pub attempt: Option<Attempt>,
     /// When the first try began; what the record calls the upstream's time.
     pub forwarded: Option<Nanos>,
+    /// The request, or a part of it, may have reached an upstream.
+    pub sent: bool,
     /// Why the request failed, for the record.
     pub failure: Option<Failure>,
-    /// When asking again may help, for answers that say so.
-    pub retry_after: Duration,
     /// Close the connection without a word.
     pub close: bool,
+    /// Its record was written.
+    pub recorded: bool,
 }
 
 /// What the first stage found out.
@@ -61,6 +62,20 @@ pub struct Arrival {
 }
 
 impl Arrival {
+    /// Whether a trusted proxy speaks for the client: the connection is not the client's own, and
+    /// others share it.
+    #[must_use]
+    pub fn is_proxied(&self) -> bool {
+        self.connection.peer.ip() != self.client.ip
+    }
+
+    /// Seconds since 1970.
+    #[must_use]
+    pub fn unix_seconds(&self) -> u64 {
+        let since = self.time.duration_since(SystemTime::UNIX_EPOCH);
+        since.map_or(0, |since| since.as_secs())
+    }
+
     /// The request's id as text.
     #[must_use]
     pub fn id(&self) -> &str {
@@ -104,15 +119,25 @@ pub struct Attempt {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     pub code: &'static str,
-    pub text: String,
+    pub text: Cow<'static, str>,
 }
 
 impl Exchange {
     /// Notes why the request failed. The latest reason counts: it is what the answer says.
-    pub fn fail(&mut self, code: &'static str, text: impl Into<String>) {
+    pub fn fail(&mut self, code: &'static str, text: impl Into<Cow<'static, str>>) {
         self.failure = Some(Failure {
             code,
             text: text.into(),
         });
+    }
+}
+
+/// A request that was given up half-way (its deadline passed, or something panicked) is recorded
+/// all the same.
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if !self.recorded {
+            report::write_abandoned(self);
+        }
     }
 }

@@ -9,7 +9,10 @@ use crate::{
         bulkhead::{Bulkheads, RouteNames},
     },
     identify::{Identifier, TrustedProxies},
-    record::metrics::{Metrics, NO_ROUTE, RouteMetrics, UpstreamMetrics},
+    record::{
+        Recorder,
+        metrics::{NO_ROUTE, RouteMetrics, UpstreamMetrics},
+    },
 };
 use std::sync::Arc;
 use tokio::runtime::Handle;
@@ -19,6 +22,7 @@ use verdict::policy::Policy;
 #[derive(Debug)]
 pub struct Generation {
     pub config: Arc<Config>,
+    pub recorder: Arc<Recorder>,
     pub trusted: TrustedProxies,
     pub router: Router,
     pub identifier: Arc<Identifier>,
@@ -41,10 +45,11 @@ impl Generation {
     pub fn build(
         config: Config,
         previous: Option<&Self>,
-        metrics: &Metrics,
+        recorder: &Arc<Recorder>,
         control: &Handle,
     ) -> Result<Self, String> {
         let config = Arc::new(config);
+        let metrics = recorder.metrics();
         Ok(Self {
             trusted: TrustedProxies::new(&config.clients.trusted_proxies),
             router: Router::build(&config.routes),
@@ -79,6 +84,7 @@ impl Generation {
                 .iter()
                 .map(|upstream| metrics.upstream(&upstream.name))
                 .collect(),
+            recorder: Arc::clone(recorder),
             config,
         })
     }

@@ -31,7 +31,7 @@ enum Command {
         #[arg(long, value_name = "N")]
         workers: Option<std::num::NonZeroUsize>,
     },
-    /// Check configurations: every error at once, as FILE:LINE:COLUMN.
+    /// Check configurations: every error at once, with its file, line and column.
     #[command(after_help = "Example: rempart check conf/*.yaml")]
     Check {
         #[arg(required = true, value_name = "FILE")]

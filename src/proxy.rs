@@ -1,20 +1,22 @@
 //! Where pingora calls the stages, one call a phase. What a stage does is in the file of its name.
 
+mod answer;
+mod failure;
+
 use crate::{
-    challenge::{Answer, MAX_ANSWER},
+    challenge::Answer,
     clock,
     connection::Connection,
-    decide::{self, Next},
+    decide::{self, Next, Suspect, bulkheads},
     edge::Edge,
     exchange::{Arrival, Attempt, Client, Exchange},
     forward::{
-        self, Failure, Outcome, Stage,
+        Outcome, Picked, Stage,
         bulkhead::Permit,
-        headers::{self, Forwarded, REQUEST_ID},
+        headers::{self, Forwarded},
         host,
-        target::Target,
+        target::{BadTarget, Target},
     },
-    generation::Generation,
     identify,
     record::metrics::UpstreamResult,
     reply::{Reply, wants_html},
@@ -22,24 +24,19 @@ use crate::{
 };
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{HeaderValue, StatusCode, Version, header};
 use pingora_core::{
     Error, ErrorSource, ErrorType, Result, modules::http::HttpModules, upstreams::peer::HttpPeer,
 };
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use std::{
+    borrow::Cow,
     sync::{Arc, atomic::Ordering},
     time::{Duration, SystemTime},
 };
 use uuid::{ContextV7, Timestamp, Uuid};
 
-/// How long and how much of an unread body is read away before an answer of our own, so that the
-/// client sees the answer and not a reset.
-const DRAIN_TIME: Duration = Duration::from_millis(500);
-const DRAIN_BYTES: usize = 64 * 1024;
-/// For the answer to a challenge to arrive.
-const ANSWER_TIME: Duration = Duration::from_secs(5);
 /// Between two bytes of a stream.
 const LONGEST_SILENCE: Duration = Duration::from_secs(3600);
 
@@ -57,67 +54,90 @@ impl Proxy {
 
     /// The first stage: which generation, which connection, which client, which id.
     fn arrive(&self, session: &Session) -> Result<Arrival> {
-        let generation: Arc<Generation> = self.edge.generation.load_full();
+        let generation = self.edge.generation.load_full();
         let Some(connection) = Connection::of(session.digest()) else {
             return Error::e_explain(ErrorType::InternalError, "not a connection of ours");
         };
-        let request = session.req_header();
-        let forwarded = request.headers.get_all("x-forwarded-for").iter();
+        let forwarded = session.req_header().headers.get_all("x-forwarded-for");
         let ip = identify::client_address(
             connection.peer.ip(),
-            forwarded.map(HeaderValue::as_bytes),
+            forwarded.iter().map(HeaderValue::as_bytes),
             &generation.trusted,
         );
+        let time = SystemTime::now();
         Ok(Arrival {
             began: clock::now(),
-            time: SystemTime::now(),
+            time,
             client: Client::new(ip, generation.config.clients.prefix),
             connection: Arc::clone(connection),
-            id: request_id(),
+            id: request_id(time),
             generation,
         })
     }
 
     /// Identify, route, decide.
     async fn judge(&self, request: &RequestHeader, exchange: &mut Exchange) -> Next {
-        let Some(arrival) = exchange.arrival.clone() else {
+        let Some(arrival) = &exchange.arrival else {
             return Next::Close;
         };
-        let html = wants_html(&request.headers);
-        let target = match Target::of(request) {
-            Ok(target) => target,
-            Err(bad) => {
-                exchange.fail(bad.code(), bad.to_string());
-                let reply = Reply::refusal(StatusCode::BAD_REQUEST, arrival.id(), html);
-                return Next::Answer(reply);
-            }
-        };
+        if decide::is_banned(&self.edge, arrival) {
+            exchange.fail("banned", "the client is banned");
+            return Next::Close;
+        }
         let generation = &arrival.generation;
+        let (target, bad) = match Target::of(request) {
+            Ok(target) => (target, None),
+            // Limited as what it is, a request that can't be classified, before it is refused.
+            Err(bad) => (NOWHERE, Some(bad)),
+        };
         let identified = generation
             .identifier
-            .identify(&request.headers, clock::unix_seconds());
+            .identify(&request.headers, arrival.unix_seconds());
+        let route = if bad.is_some() {
+            None
+        } else {
+            let (host, path) = (target.host.as_bytes(), &target.path);
+            generation.router.find(host, path, &request.method)
+        };
+        let suspect = Suspect {
+            request,
+            target: &target,
+            arrival,
+            user: identified.user.as_deref(),
+            route,
+        };
+        let (decision, mut next) = decide::decide(&self.edge, suspect).await;
+        let mut failure = None;
+        if matches!(next, Next::Forward) && route.is_none() {
+            let (status, why) = nowhere_to_go(bad);
+            let html = wants_html(&request.headers);
+            next = Next::Answer(Reply::refusal(status, arrival.id(), html));
+            failure = Some(why);
+        }
         exchange.user = identified.user;
         exchange.credential_error = identified.error;
-        exchange.route =
-            generation
-                .router
-                .find(target.host.as_bytes(), &target.path, &request.method);
-        let next = decide::decide(&self.edge, request, &target, &arrival, exchange).await;
-        if matches!(next, Next::Forward) && exchange.route.is_none() {
-            exchange.fail("no_route", "no route takes this host, path and method");
-            return Next::Answer(Reply::refusal(StatusCode::NOT_FOUND, arrival.id(), html));
+        exchange.route = route;
+        exchange.decision = Some(decision);
+        if let Some((code, text)) = failure {
+            exchange.fail(code, text);
         }
         next
     }
 
     /// Reads and judges the answer to a challenge.
     async fn solve(&self, session: &mut Session, exchange: &Exchange) -> Reply {
-        let body = read_answer(session).await;
+        let body = answer::read_solution(session).await;
         let request = session.req_header();
         let (Some(arrival), Ok(target)) = (&exchange.arrival, Target::of(request)) else {
             return Reply::empty(StatusCode::BAD_REQUEST);
         };
-        let visit = decide::visit(request, &target, arrival);
+        let visit = decide::visit(&Suspect {
+            request,
+            target: &target,
+            arrival,
+            user: None,
+            route: None,
+        });
         let answer = Answer {
             method: &request.method,
             headers: &request.headers,
@@ -133,149 +153,120 @@ impl Proxy {
 
     /// Awaits the body, or as much of it as is kept, and then slots of the bulkheads on the way; the
     /// answer when one is full.
-    async fn admit(&self, session: &mut Session, exchange: &mut Exchange) -> Result<Option<Reply>> {
-        let Some(arrival) = exchange.arrival.clone() else {
+    async fn admit(session: &mut Session, exchange: &mut Exchange) -> Result<Option<Reply>> {
+        let guarded = |arrival: &&Arrival| {
+            let policy = &arrival.generation.policy;
+            !policy.bulkheads(exchange.route).is_empty()
+        };
+        let Some(arrival) = exchange.arrival.as_ref().filter(guarded).cloned() else {
             return Ok(None);
         };
-        let generation = &arrival.generation;
-        if generation.policy.bulkheads(exchange.route).is_empty() {
-            return Ok(None);
-        }
-        let patience = generation.config.connections.timeouts.request;
+        let patience = arrival.generation.config.connections.timeouts.request;
         exchange.read_ahead.read(session, patience).await?;
         let html = wants_html(&session.req_header().headers);
-        Ok(decide::bulkheads::take_slots(&arrival, exchange, html).await)
+        Ok(bulkheads::take_slots(&arrival, exchange, html).await)
     }
 
-    /// Sends an answer of our own.
-    async fn answer(&self, session: &mut Session, id: &HeaderValue, reply: Reply) -> Result<()> {
-        if !drained(session).await {
-            session.set_keepalive(None);
-        }
-        let mut header = ResponseHeader::build(reply.status, Some(reply.headers.len() + 2))?;
-        for (name, value) in reply.headers {
-            header.append_header(name, value)?;
-        }
-        header.insert_header(REQUEST_ID, id)?;
-        let bodiless = matches!(
-            reply.status,
-            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
-        );
-        if !bodiless {
-            header.insert_header(header::CONTENT_LENGTH, reply.body.len())?;
-        }
-        let body = if session.req_header().method == Method::HEAD {
-            Bytes::new()
-        } else {
-            reply.body
-        };
-        session
-            .write_response_header(Box::new(header), body.is_empty())
-            .await?;
-        if !body.is_empty() {
-            session.write_response_body(Some(body), true).await?;
-        }
-        Ok(())
+    fn pick(exchange: &mut Exchange) -> Result<Picked, Duration> {
+        let nobody = Duration::from_secs(1);
+        let arrival = exchange.arrival.as_ref().ok_or(nobody)?;
+        let generation = &arrival.generation;
+        let route = exchange
+            .route
+            .and_then(|route| generation.config.routes.get(route))
+            .ok_or(nobody)?;
+        let client = arrival.client.prefix;
+        let picked = generation
+            .upstreams
+            .pick(route.upstream, client, &mut exchange.tries);
+        picked.map_err(|none| {
+            failure::count(exchange, UpstreamResult::NoEndpoint);
+            exchange.fail(
+                "no_endpoint",
+                "no endpoint of the upstream can take requests",
+            );
+            none.retry_after
+        })
     }
 
-    /// Ends the connection without a word.
-    fn close<T>(exchange: &mut Exchange) -> Result<T> {
-        exchange.close = true;
-        if let Some(arrival) = &exchange.arrival {
-            arrival.connection.drop.store(true, Ordering::Relaxed);
+    /// Ends the connection without a word, where it is the client's own. One that a trusted proxy
+    /// shares among clients stays: there the request alone is refused.
+    async fn close(session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
+        match &exchange.arrival {
+            Some(arrival) if arrival.is_proxied() => {
+                let html = wants_html(&session.req_header().headers);
+                let reply = Reply::refusal(StatusCode::FORBIDDEN, arrival.id(), html);
+                answer::send(session, &arrival.id, reply).await?;
+                Ok(true)
+            }
+            Some(arrival) => {
+                arrival.connection.drop.store(true, Ordering::Relaxed);
+                exchange.close = true;
+                Error::e_explain(ErrorType::Custom("closed"), "closed by decision")
+            }
+            None => Ok(false),
         }
-        Error::e_explain(ErrorType::Custom("closed"), "closed by decision")
-    }
-
-    /// Counts how a try ended, once, and tells the endpoint's health.
-    fn conclude(exchange: &mut Exchange, result: UpstreamResult, outcome: Option<Outcome>) {
-        let Some(attempt) = exchange.attempt.as_mut().filter(|attempt| !attempt.counted) else {
-            return;
-        };
-        attempt.counted = true;
-        if let Some(outcome) = outcome {
-            attempt.picked.report(outcome);
-        }
-        count(exchange, result);
     }
 }
 
-fn count(exchange: &Exchange, result: UpstreamResult) {
-    let Some(arrival) = &exchange.arrival else {
-        return;
-    };
-    let generation = &arrival.generation;
-    let route = exchange
-        .route
-        .and_then(|route| generation.config.routes.get(route));
-    if let Some(metrics) = route.and_then(|route| generation.upstream_metrics(route.upstream)) {
-        metrics.request(result);
+/// What a request asks for that can't be told.
+const NOWHERE: Target<'static> = Target {
+    host: Cow::Borrowed(""),
+    path: Cow::Borrowed(b""),
+    query: b"",
+};
+
+type Why = (&'static str, Cow<'static, str>);
+
+fn nowhere_to_go(bad: Option<BadTarget>) -> (StatusCode, Why) {
+    match bad {
+        Some(bad) => (
+            StatusCode::BAD_REQUEST,
+            (bad.code(), bad.to_string().into()),
+        ),
+        None => (
+            StatusCode::NOT_FOUND,
+            (
+                "no_route",
+                "no route takes this host, path and method".into(),
+            ),
+        ),
     }
 }
 
-/// A new `x-request-id`: UUIDv7, so that ids sort by time.
-fn request_id() -> HeaderValue {
+/// A new `x-request-id`: a UUID of version 7, so that ids sort by time.
+fn request_id(time: SystemTime) -> HeaderValue {
     thread_local! {
         static CONTEXT: ContextV7 = const { ContextV7::new() };
     }
-    let id = CONTEXT.with(|context| Uuid::new_v7(Timestamp::now(context)));
+    let since = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    let id = CONTEXT.with(|context| {
+        let time = Timestamp::from_unix(context, since.as_secs(), since.subsec_nanos());
+        Uuid::new_v7(time)
+    });
     let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
     let text = id.hyphenated().encode_lower(&mut text);
     HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
-/// Reads away what is left of a request's body; `false` when that would take too long.
-async fn drained(session: &mut Session) -> bool {
-    if session.is_body_done() {
-        return true;
-    }
-    if session.req_header().headers.contains_key(header::EXPECT) {
-        // The client waits for a word before it sends the body.
-        return false;
-    }
-    let draining = async {
-        let mut read = 0;
-        while read <= DRAIN_BYTES {
-            match session.read_request_body().await {
-                Ok(Some(chunk)) => read += chunk.len(),
-                Ok(None) => return true,
-                Err(_) => return false,
-            }
-        }
-        false
-    };
-    tokio::time::timeout(DRAIN_TIME, draining)
-        .await
-        .unwrap_or(false)
-}
-
-/// The answer to a challenge, or as much of it as shows that it is none.
-async fn read_answer(session: &mut Session) -> Vec<u8> {
-    let mut body = Vec::new();
-    let reading = async {
-        while body.len() <= MAX_ANSWER {
-            match session.read_request_body().await {
-                Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-                Ok(None) | Err(_) => return,
-            }
-        }
-    };
-    // What has not come by then is a wrong answer.
-    let _ = tokio::time::timeout(ANSWER_TIME, reading).await;
-    body
-}
-
-/// Whether a request opens a stream that may be silent for long: WebSocket, gRPC, server-sent events.
+/// Whether a request opens a stream that may be silent for longer than an answer may take:
+/// WebSocket, gRPC, server-sent events.
 fn is_stream(request: &RequestHeader) -> bool {
-    let starts = |name, prefix: &[u8]| {
-        request
-            .headers
-            .get(name)
-            .is_some_and(|value| value.as_bytes().starts_with(prefix))
+    let is = |name, wanted: &[u8]| {
+        request.headers.get(name).is_some_and(|value| {
+            let value = value.as_bytes();
+            value.len() >= wanted.len()
+                && value
+                    .iter()
+                    .zip(wanted)
+                    .all(|(byte, wanted)| byte.eq_ignore_ascii_case(wanted))
+        })
     };
-    request.headers.contains_key(header::UPGRADE)
-        || starts(header::CONTENT_TYPE, b"application/grpc")
-        || starts(header::ACCEPT, b"text/event-stream")
+    (request.version == Version::HTTP_11 && is(header::UPGRADE, b"websocket"))
+        || is(header::CONTENT_TYPE, b"application/grpc")
+        || is(header::ACCEPT, b"text/event-stream")
 }
 
 #[async_trait]
@@ -290,27 +281,48 @@ impl ProxyHttp for Proxy {
     fn init_downstream_modules(&self, _: &mut HttpModules) {}
 
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
-        let arrival = self.arrive(session)?;
-        let id = arrival.id.clone();
-        exchange.arrival = Some(arrival);
-        match self.judge(session.req_header(), exchange).await {
-            Next::Forward => match self.admit(session, exchange).await? {
-                None => Ok(false),
-                Some(reply) => {
-                    self.answer(session, &id, reply).await?;
-                    Ok(true)
+        exchange.arrival = Some(self.arrive(session)?);
+        let mut next = self.judge(session.req_header(), exchange).await;
+        if matches!(next, Next::Forward)
+            && let Some(reply) = Self::admit(session, exchange).await?
+        {
+            next = Next::Answer(reply);
+        }
+        let reply = match next {
+            Next::Forward => return Ok(false),
+            Next::Answer(reply) => reply,
+            Next::Solve => self.solve(session, exchange).await,
+            Next::Close => return Self::close(session, exchange).await,
+        };
+        if reply.status == StatusCode::BAD_REQUEST {
+            session.set_keepalive(None);
+        }
+        if let Some(arrival) = &exchange.arrival {
+            answer::send(session, &arrival.id, reply).await?;
+        }
+        Ok(true)
+    }
+
+    /// Picks the first endpoint, while an answer of our own still leaves the connection in use.
+    async fn proxy_upstream_filter(
+        &self,
+        session: &mut Session,
+        exchange: &mut Exchange,
+    ) -> Result<bool> {
+        match Self::pick(exchange) {
+            Ok(picked) => {
+                exchange.picked = Some(picked);
+                Ok(true)
+            }
+            Err(retry_after) => {
+                exchange.permits.drain(..).for_each(Permit::unused);
+                if let Some(arrival) = &exchange.arrival {
+                    let html = wants_html(&session.req_header().headers);
+                    let reply = Reply::unavailable(arrival.id(), html, retry_after);
+                    answer::send(session, &arrival.id, reply).await?;
                 }
-            },
-            Next::Answer(reply) => {
-                self.answer(session, &id, reply).await?;
-                Ok(true)
+                Ok(false)
             }
-            Next::Solve => {
-                let reply = self.solve(session, exchange).await;
-                self.answer(session, &id, reply).await?;
-                Ok(true)
-            }
-            Next::Close => Self::close(exchange),
         }
     }
 
@@ -319,42 +331,22 @@ impl ProxyHttp for Proxy {
         session: &mut Session,
         exchange: &mut Exchange,
     ) -> Result<Box<HttpPeer>> {
-        let Some(arrival) = &exchange.arrival else {
-            return Error::e_explain(ErrorType::InternalError, "no arrival");
-        };
-        let generation = &arrival.generation;
-        let Some(route) = exchange
-            .route
-            .and_then(|route| generation.config.routes.get(route))
-        else {
-            return Error::e_explain(ErrorType::InternalError, "no route");
+        let picked = match exchange.picked.take() {
+            Some(picked) => picked,
+            None => match Self::pick(exchange) {
+                Ok(picked) => picked,
+                Err(_) => return Error::e_explain(ErrorType::HTTPStatus(503), "no endpoint"),
+            },
         };
         exchange.forwarded.get_or_insert_with(clock::now);
-        let picked =
-            generation
-                .upstreams
-                .pick(route.upstream, arrival.client.prefix, &mut exchange.tries);
-        match picked {
-            Ok(picked) => {
-                let silence = is_stream(session.req_header()).then_some(LONGEST_SILENCE);
-                let peer = picked.peer(silence);
-                exchange.attempt = Some(Attempt {
-                    picked,
-                    status: None,
-                    counted: false,
-                });
-                Ok(peer)
-            }
-            Err(none) => {
-                exchange.retry_after = none.retry_after;
-                exchange.fail(
-                    "no_endpoint",
-                    "no endpoint of the upstream can take requests",
-                );
-                count(exchange, UpstreamResult::NoEndpoint);
-                Error::e_explain(ErrorType::HTTPStatus(503), "no endpoint")
-            }
-        }
+        let silence = is_stream(session.req_header()).then_some(LONGEST_SILENCE);
+        let peer = picked.peer(silence);
+        exchange.attempt = Some(Attempt {
+            picked,
+            status: None,
+            counted: false,
+        });
+        Ok(peer)
     }
 
     async fn upstream_request_filter(
@@ -364,15 +356,19 @@ impl ProxyHttp for Proxy {
         exchange: &mut Exchange,
     ) -> Result<()> {
         exchange.read_ahead.begin_try();
+        exchange.sent = true;
         let Some(arrival) = &exchange.arrival else {
             return Ok(());
         };
+        let request = session.req_header();
+        let peer = arrival.connection.peer.ip();
         let user = exchange.user.as_deref();
         let told = Forwarded {
             client: arrival.client.ip,
-            peer: arrival.connection.peer.ip(),
-            https: arrival.connection.tls.is_some(),
-            host: host::written(session.req_header()).unwrap_or_default(),
+            peer,
+            https: arrival.connection.tls.is_some()
+                || (says_https(request) && arrival.generation.trusted.contains(peer)),
+            host: host::written(request).unwrap_or_default(),
             request_id: &arrival.id,
             user: user.map_or("", |user| &user.id),
             roles: user.map_or(&[], |user| &user.roles),
@@ -391,20 +387,6 @@ impl ProxyHttp for Proxy {
         Ok(())
     }
 
-    /// An upstream that has said its last word holds no slot, however slowly the client reads.
-    fn upstream_response_body_filter(
-        &self,
-        _session: &mut Session,
-        _body: &mut Option<Bytes>,
-        end_of_stream: bool,
-        exchange: &mut Exchange,
-    ) -> Result<Option<Duration>> {
-        if end_of_stream {
-            exchange.permits.drain(..).for_each(Permit::answered);
-        }
-        Ok(None)
-    }
-
     async fn response_filter(
         &self,
         _session: &mut Session,
@@ -420,6 +402,20 @@ impl ProxyHttp for Proxy {
         }
     }
 
+    /// An upstream that has said its last word holds no slot, however slowly the client reads.
+    fn upstream_response_body_filter(
+        &self,
+        _session: &mut Session,
+        _body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        exchange: &mut Exchange,
+    ) -> Result<Option<Duration>> {
+        if end_of_stream {
+            exchange.permits.drain(..).for_each(Permit::answered);
+        }
+        Ok(None)
+    }
+
     fn fail_to_connect(
         &self,
         session: &mut Session,
@@ -427,11 +423,17 @@ impl ProxyHttp for Proxy {
         exchange: &mut Exchange,
         mut error: Box<Error>,
     ) -> Box<Error> {
-        let retry = may_retry(session, exchange, &error, Stage::Connecting);
+        let retry = failure::may_retry(session, exchange, &error, Stage::Connecting);
         error.set_retry(retry);
         let (result, text) = report::of_upstream_error(&error);
         exchange.fail(result.name(), text);
-        Self::conclude(exchange, result, Some(Outcome::ConnectFailed));
+        // Running out of sockets is our trouble, not the endpoint's.
+        let ours = matches!(
+            error.etype(),
+            ErrorType::SocketError | ErrorType::BindError | ErrorType::InternalError
+        );
+        let outcome = (!ours).then_some(Outcome::ConnectFailed);
+        failure::conclude(exchange, result, outcome);
         error
     }
 
@@ -444,22 +446,29 @@ impl ProxyHttp for Proxy {
         reused: bool,
     ) -> Box<Error> {
         let stage = if reused { Stage::Reused } else { Stage::Fresh };
-        let retry = may_retry(session, exchange, &error, stage);
+        if *error.esource() == ErrorSource::Upstream
+            && *error.etype() == ErrorType::ReadTimedout
+            && !session.is_body_done()
+        {
+            // The upstream waits for a body that the client does not send.
+            error.as_down();
+        }
+        let retry = failure::may_retry(session, exchange, &error, stage);
         error.set_retry(retry);
         if *error.esource() == ErrorSource::Upstream {
             let (result, text) = report::of_upstream_error(&error);
             exchange.fail(result.name(), text);
-            let outcome = match result {
-                UpstreamResult::Timeout => Outcome::Timeout,
-                _ => Outcome::Reset,
+            let outcome = match (result, stage) {
+                (UpstreamResult::Timeout, _) => Some(Outcome::Timeout),
+                // A pooled connection may have been closed meanwhile: that says nothing.
+                (_, Stage::Reused) => None,
+                _ => Some(Outcome::Reset),
             };
-            Self::conclude(exchange, result, Some(outcome));
+            failure::conclude(exchange, result, outcome);
         } else {
-            exchange.fail(
-                "client_gone",
-                "the client left before the answer was complete",
-            );
-            Self::conclude(exchange, UpstreamResult::ClientGone, None);
+            let (code, text) = report::of_client_error(&error);
+            exchange.fail(code, text);
+            failure::conclude(exchange, UpstreamResult::ClientGone, None);
         }
         error
     }
@@ -470,53 +479,21 @@ impl ProxyHttp for Proxy {
         error: &Error,
         exchange: &mut Exchange,
     ) -> FailToProxy {
-        let nothing = FailToProxy {
-            error_code: 0,
-            can_reuse_downstream: false,
-        };
-        let Some(arrival) = exchange.arrival.as_ref().filter(|_| !exchange.close) else {
-            return nothing;
-        };
-        let Some(status) = report::status_of(error) else {
-            return nothing;
-        };
-        if session
-            .response_written()
-            .is_some_and(|written| !written.status.is_informational())
-        {
-            return nothing;
-        }
-        let html = wants_html(&session.req_header().headers);
-        let reply = match status {
-            StatusCode::SERVICE_UNAVAILABLE => {
-                Reply::unavailable(arrival.id(), html, exchange.retry_after)
-            }
-            status => Reply::refusal(status, arrival.id(), html),
-        };
-        let id = arrival.id.clone();
-        if exchange.failure.is_none() {
-            exchange.fail("request_failed", error.etype().as_str());
-        }
-        let answered = self.answer(session, &id, reply).await.is_ok();
         FailToProxy {
-            error_code: status.as_u16(),
-            can_reuse_downstream: answered && session.is_body_done(),
+            error_code: failure::answer(session, error, exchange).await,
+            // Pingora does not look at it after a try at an upstream; before one, the client's
+            // framing is in doubt.
+            can_reuse_downstream: false,
         }
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, exchange: &mut Exchange) {
-        if error.is_none()
-            && let Some(status) = exchange.attempt.as_ref().and_then(|attempt| attempt.status)
-        {
-            let result = if status >= 500 {
-                UpstreamResult::ServerError
-            } else {
-                UpstreamResult::Ok
-            };
-            Self::conclude(exchange, result, Some(Outcome::Status(status)));
+        if error.is_none() {
+            failure::conclude_answered(exchange);
         }
-        settle(exchange, error);
+        failure::settle(exchange, error);
         report::write(&self.edge.recorder, session, exchange);
+        exchange.recorded = true;
     }
 
     /// We record failures ourselves; pingora's log would let attackers fill the disk.
@@ -535,32 +512,10 @@ impl ProxyHttp for Proxy {
     }
 }
 
-/// Gives back the slots that are still held. Where the upstream may still be working on the answer
-/// (it was too slow, or the client left), they are dropped, which holds them for as long as its
-/// answers usually take.
-fn settle(exchange: &mut Exchange, error: Option<&Error>) {
-    let permits = exchange.permits.drain(..);
-    match error {
-        None => permits.for_each(Permit::answered),
-        Some(_) if exchange.attempt.is_none() => permits.for_each(Permit::unused),
-        Some(error) if *error.esource() == ErrorSource::Upstream => match error.etype() {
-            ErrorType::ReadTimedout | ErrorType::WriteTimedout => drop(permits),
-            _ => permits.for_each(Permit::unused),
-        },
-        Some(_) => drop(permits),
-    }
-}
-
-fn may_retry(session: &Session, exchange: &mut Exchange, error: &Error, stage: Stage) -> bool {
-    let Some(attempt) = &exchange.attempt else {
-        return false;
-    };
-    let failure = Failure {
-        error,
-        stage,
-        method: &session.req_header().method,
-        body_kept: forward::body::is_kept(session),
-        answered: session.response_written().is_some(),
-    };
-    attempt.picked.may_retry(&failure, &mut exchange.tries)
+/// Whether the proxy in front says that it was spoken to over TLS.
+fn says_https(request: &RequestHeader) -> bool {
+    request
+        .headers
+        .get("x-forwarded-proto")
+        .is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"))
 }

@@ -10,6 +10,7 @@ use crate::{
 use http::{StatusCode, Version};
 use pingora_core::{Error, ErrorSource, ErrorType};
 use pingora_proxy::Session;
+use std::time::Duration;
 use verdict::decision::Action;
 
 /// What an upstream's failure counts as, and a sentence for the operator.
@@ -63,6 +64,24 @@ pub fn of_upstream_error(error: &Error) -> (UpstreamResult, &'static str) {
     }
 }
 
+/// What a failure on the client's side, or of our own, is called.
+#[must_use]
+pub fn of_client_error(error: &Error) -> (&'static str, &'static str) {
+    use ErrorType as E;
+    match (error.esource(), error.etype()) {
+        (ErrorSource::Internal | ErrorSource::Unset, _) => {
+            ("internal", "something went wrong in Rempart itself")
+        }
+        (_, E::ReadTimedout) => ("client_slow", "the client did not send its body in time"),
+        (_, E::WriteTimedout) => ("client_slow", "the client did not read the answer in time"),
+        (_, E::ReadError | E::WriteError | E::ConnectionClosed | E::H2Error) => (
+            "client_gone",
+            "the client left before the answer was complete",
+        ),
+        _ => ("bad_request", "the request is malformed"),
+    }
+}
+
 /// What the client is told of a failure; `None` when there is nobody left to tell.
 #[must_use]
 pub fn status_of(error: &Error) -> Option<StatusCode> {
@@ -84,21 +103,67 @@ pub fn status_of(error: &Error) -> Option<StatusCode> {
     }
 }
 
+/// What is done with requests that come to no decision: those of banned clients.
+const UNDECIDED: Action = Action::Ban(Duration::ZERO);
+
 /// Writes the record of a request that has ended.
 pub fn write(recorder: &Recorder, session: &Session, exchange: &Exchange) {
+    let request = session.req_header();
+    let (path, _query) = target::split(request);
+    let asked = record::Request {
+        method: request.method.as_str(),
+        host: host::written(request).unwrap_or_default(),
+        path,
+        protocol: protocol(request.version),
+        bytes: session.body_bytes_read() as u64,
+    };
+    let answered = record::Response {
+        status: session
+            .response_written()
+            .map_or(0, |response| response.status.as_u16()),
+        bytes: session.body_bytes_sent() as u64,
+    };
+    fill(recorder, exchange, asked, answered, None);
+}
+
+/// Writes the record of a request that was given up before it ended; what it asked for is gone.
+pub fn write_abandoned(exchange: &Exchange) {
+    let Some(arrival) = &exchange.arrival else {
+        return;
+    };
+    let asked = record::Request {
+        method: "",
+        host: b"",
+        path: b"",
+        protocol: "",
+        bytes: 0,
+    };
+    let answered = record::Response {
+        status: 0,
+        bytes: 0,
+    };
+    let error = record::Error {
+        code: "abandoned",
+        text: "the request was given up: it took longer than `timeouts.request`, or Rempart failed",
+    };
+    let recorder = &arrival.generation.recorder;
+    fill(recorder, exchange, asked, answered, Some(error));
+}
+
+fn fill(
+    recorder: &Recorder,
+    exchange: &Exchange,
+    request: record::Request<'_>,
+    response: record::Response,
+    abandoned: Option<record::Error<'_>>,
+) {
     let Some(arrival) = &exchange.arrival else {
         return;
     };
     let now = clock::now();
-    let request = session.req_header();
     let connection = &*arrival.connection;
-    let (path, _query) = target::split(request);
-    let status = session
-        .response_written()
-        .map_or(0, |response| response.status.as_u16());
     let decision = exchange.decision.as_ref();
-    let failure = exchange.failure.as_ref();
-    let error = failure.map(|failure| record::Error {
+    let failure = exchange.failure.as_ref().map(|failure| record::Error {
         code: failure.code,
         text: &failure.text,
     });
@@ -106,6 +171,8 @@ pub fn write(recorder: &Recorder, session: &Session, exchange: &Exchange) {
         code: error.code(),
         text: error.text(),
     });
+    let user = exchange.user.as_ref();
+    let attempt = exchange.attempt.as_ref();
     recorder.record(&Record {
         time: arrival.time,
         request_id: arrival.id(),
@@ -115,32 +182,20 @@ pub fn write(recorder: &Recorder, session: &Session, exchange: &Exchange) {
             ja4: connection.tls.as_ref().map_or("", |tls| &tls.ja4),
             port: connection.peer.port(),
         },
-        user: exchange
-            .user
-            .as_ref()
-            .map_or(record::User::default(), |user| record::User {
-                id: &user.id,
-                session: user.session.as_deref().unwrap_or_default(),
-            }),
+        user: user.map_or(record::User::default(), |user| record::User {
+            id: &user.id,
+            session: user.session.as_deref().unwrap_or_default(),
+        }),
         listener: &connection.listener,
         destination: connection.local,
         tls: connection.tls.as_ref().map(|tls| record::Tls {
             version: tls.version,
             sni: &tls.sni,
         }),
-        request: record::Request {
-            method: request.method.as_str(),
-            host: host::written(request).unwrap_or_default(),
-            path,
-            protocol: protocol(request.version),
-            bytes: session.body_bytes_read() as u64,
-        },
-        response: record::Response {
-            status,
-            bytes: session.body_bytes_sent() as u64,
-        },
+        request,
+        response,
         route: arrival.generation.route_metrics(exchange.route),
-        upstream: exchange.attempt.as_ref().map(|attempt| record::Upstream {
+        upstream: attempt.map(|attempt| record::Upstream {
             name: attempt.picked.upstream(),
             endpoint: Some(attempt.picked.address()),
             took: exchange
@@ -149,11 +204,11 @@ pub fn write(recorder: &Recorder, session: &Session, exchange: &Exchange) {
                 .unwrap_or_default(),
         }),
         decision: record::Outcome {
-            action: decision.map_or(Action::Allow, |decision| decision.action),
+            action: decision.map_or(UNDECIDED, |decision| decision.action),
             finding: decision.and_then(|decision| decision.finding.as_ref()),
             observed: decision.map_or(&[], |decision| &decision.observed),
         },
-        error: error.or(credential),
+        error: failure.or(abandoned).or(credential),
         duration: now.since(arrival.began),
     });
 }

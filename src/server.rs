@@ -67,6 +67,10 @@ pub fn install_crypto() {
 }
 
 async fn serve(path: &Path, config: Config, workers: NonZeroUsize) -> io::Result<()> {
+    // First of all: a signal without a handler ends the process.
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
     warn_of(&config);
     let edge = Arc::new(build(config, &Handle::current())?);
     let control = Handle::current();
@@ -78,7 +82,8 @@ async fn serve(path: &Path, config: Config, workers: NonZeroUsize) -> io::Result
 
     let (readiness, ready) = channel::channel(Readiness::Starting);
     let (stop, stopping) = channel::channel(false);
-    start_admin(&edge, ready, stopping.clone()).await?;
+    let (close, closing) = channel::channel(false);
+    start_admin(&edge, ready, closing).await?;
 
     let config = &generation.config;
     let (listeners, sockets) = Listeners::bind(config, workers.get())?;
@@ -103,9 +108,6 @@ async fn serve(path: &Path, config: Config, workers: NonZeroUsize) -> io::Result
     drop(generation);
     let (watcher, mut changed) = watch::watch(files)?;
     let reloader = Reloader::new(path, &edge, listeners, watcher, control);
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
     loop {
         tokio::select! {
             Some(()) = changed.recv() => reloader.reload().await,
@@ -131,15 +133,17 @@ async fn serve(path: &Path, config: Config, workers: NonZeroUsize) -> io::Result
     if timeout(grace, running.finish()).await.is_err() {
         warn!("connections were still open at the end of the grace period");
     }
+    // Last: while connections drain, `/readyz` says so and figures can be read.
+    close.send_replace(true);
     edge.recorder.access_log().stop();
     Ok(())
 }
 
 fn build(config: Config, control: &Handle) -> io::Result<Edge> {
     let metrics = Arc::new(Metrics::new());
-    let recorder = Recorder::start(&config.access_log, Arc::clone(&metrics))?;
+    let recorder = Arc::new(Recorder::start(&config.access_log, metrics)?);
     let generation =
-        Generation::build(config, None, &metrics, control).map_err(io::Error::other)?;
+        Generation::build(config, None, &recorder, control).map_err(io::Error::other)?;
     let config = Arc::clone(&generation.config);
     let bans = Arc::new(Bans::default());
     protect(&bans, &config);

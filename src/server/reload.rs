@@ -76,9 +76,9 @@ impl Reloader {
         warn_of(&config);
         let files = config.files.clone();
         let access_log = config.access_log.clone();
-        let metrics = self.edge.recorder.metrics();
+        let recorder = &self.edge.recorder;
         let previous = self.edge.generation.load_full();
-        let generation = match Generation::build(config, Some(&previous), metrics, &self.control) {
+        let generation = match Generation::build(config, Some(&previous), recorder, &self.control) {
             Ok(generation) => generation,
             Err(error) => {
                 error!(%error, "the configuration was not reloaded, and the one in force stays");

@@ -3,10 +3,11 @@
 use crate::harness::{
     Edge, Upstream,
     edge::{ADMIN_TOKEN, rempart},
+    file,
     tools::{promtool, said},
     wait_until,
 };
-use std::{io::Write, process::Stdio};
+use std::{collections::HashSet, io::Write, process::Stdio};
 
 fn edge(upstream: &Upstream) -> Edge {
     Edge::start(&format!(
@@ -63,6 +64,92 @@ fn metrics_are_what_prometheus_reads() {
     ] {
         assert!(metrics.has(name), "{name} in\n{text}");
     }
+}
+
+/// The words of `docs/PAGE` in backquotes.
+fn documented(page: &str) -> HashSet<String> {
+    let text = std::fs::read_to_string(file("docs").join(page)).unwrap();
+    let quoted = text.split('`').skip(1).step_by(2);
+    quoted
+        .flat_map(|words| words.split([',', ' ', '{', '}', '[', ']', ':', '.']))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn every_metric_is_documented_and_every_documented_one_is_there() {
+    let upstream = Upstream::named("app");
+    let edge = edge(&upstream);
+    edge.signal("HUP");
+    wait_until("the reload", 10, || edge.reloads() >= 1.0);
+    let text = edge.admin_get("/metrics").answer().text();
+    let words = documented("metrics.md");
+    let names = |prefix: &'static str| {
+        text.lines()
+            .filter_map(move |line| line.strip_prefix(prefix)?.split(' ').next())
+            .filter(|name| name.starts_with("rempart_"))
+    };
+    assert!(names("# TYPE ").count() > 10, "{text}");
+    for name in names("# TYPE ") {
+        assert!(words.contains(name), "{name} is not in docs/metrics.md");
+    }
+    // What has labels shows only once it has counted something: those are known by other tests.
+    let seldom = [
+        "rempart_connections_refused_total",
+        "rempart_decisions_total",
+        "rempart_upstream_requests_total",
+        "rempart_challenges_total",
+        "rempart_bans_placed_total",
+        "rempart_requests_total",
+        "rempart_request_duration_seconds",
+        "rempart_tls_handshakes_total",
+        "rempart_connections",
+    ];
+    for word in &words {
+        if word.starts_with("rempart_") && !seldom.contains(&word.as_str()) {
+            assert!(
+                names("# TYPE ").any(|name| name == word),
+                "{word} is in docs/metrics.md alone"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_option_is_documented() {
+    fn keys(value: &serde_json::Value, chosen: bool, found: &mut HashSet<String>) {
+        match value {
+            serde_json::Value::Object(map) => {
+                for (key, value) in map {
+                    // Under these, keys are names that the operator chose.
+                    let names = ["upstreams", "limits", "lists"].contains(&key.as_str());
+                    if !chosen {
+                        found.insert(key.clone());
+                    }
+                    keys(value, names && !chosen, found);
+                }
+            }
+            serde_json::Value::Array(items) => {
+                for item in items {
+                    keys(item, false, found);
+                }
+            }
+            _ => {}
+        }
+    }
+    let upstream = Upstream::named("app");
+    let edge = edge(&upstream);
+    // The configuration in force is shown with all defaults filled in.
+    let answer = edge.api("/api/config").answer().json();
+    let mut found = HashSet::new();
+    keys(answer.get("config").unwrap_or(&answer), false, &mut found);
+    assert!(found.len() > 30, "{found:?}");
+    let words = documented("configuration.md");
+    let missing: Vec<_> = found.iter().filter(|key| !words.contains(*key)).collect();
+    assert!(
+        missing.is_empty(),
+        "not in docs/configuration.md: {missing:?}"
+    );
 }
 
 #[test]

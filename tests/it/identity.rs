@@ -118,6 +118,52 @@ fn a_token_names_its_user_and_roles() {
 }
 
 #[test]
+fn a_public_key_verifies_and_never_signs() {
+    let upstream = Nginx::start();
+    let folder = Folder::new();
+    let pair = rcgen::KeyPair::generate().unwrap();
+    // An uncompressed point: 4, x, y.
+    let point = pair.public_key_raw();
+    let jwks = json!({"keys": [{
+        "kty": "EC", "crv": "P-256", "kid": "ec", "use": "sig", "alg": "ES256",
+        "x": BASE64.encode(&point[1..33]), "y": BASE64.encode(&point[33..65]),
+    }]});
+    folder.write("secrets/jwks.json", &jwks.to_string());
+    let yaml = format!(
+        "{HEAD}identity: {{ jwt: {{ issuer: \"{ISSUER}\", audience: app, jwks: secrets/jwks.json }} }}\n\
+         upstreams: {{ app: {{ endpoints: [{}] }} }}\n\
+         routes: [{{ name: app, path: /, upstream: app }}]\n",
+        upstream.address
+    );
+    let edge = Edge::in_folder(folder, &yaml);
+    let user = |token: &str| {
+        let answer = edge
+            .get("/")
+            .header("authorization", &format!("Bearer {token}"))
+            .answer();
+        assert_eq!(answer.status, 200);
+        answer.json()["x_rempart_user"].as_str().unwrap().to_owned()
+    };
+    let mut header = Header::new(Algorithm::ES256);
+    header.kid = Some("ec".into());
+    let key = EncodingKey::from_ec_der(&pair.serialize_der());
+    let good = jsonwebtoken::encode(&header, &claims(), &key).unwrap();
+    assert_eq!(user(&good), "carol");
+
+    // The public key, which everyone has, used as a secret (RFC 8725, section 2.1).
+    let mut confused = Header::new(Algorithm::HS256);
+    confused.kid = Some("ec".into());
+    let pem = pair.public_key_pem();
+    for secret in [pem.as_bytes(), point, jwks.to_string().as_bytes()] {
+        assert_eq!(user(&sign(&confused, &claims(), secret)), "");
+    }
+    // Another key under the same id.
+    let other = rcgen::KeyPair::generate().unwrap().serialize_der();
+    let forged = jsonwebtoken::encode(&header, &claims(), &EncodingKey::from_ec_der(&other));
+    assert_eq!(user(&forged.unwrap()), "");
+}
+
+#[test]
 fn a_bad_credential_is_nobody_and_still_served_as_such() {
     let upstream = Nginx::start();
     let edge = edge(&upstream);

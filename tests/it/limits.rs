@@ -1,6 +1,7 @@
 //! What a flood meets: limits, bans, lists, rules; and what everyone else doesn't.
 
 use crate::harness::{Edge, Nginx, raw, wait_until};
+use std::time::{Duration, Instant};
 
 fn start(policy: &str) -> (Nginx, Edge) {
     let upstream = Nginx::start();
@@ -285,4 +286,71 @@ fn concurrent_requests_of_one_client_have_a_bound() {
     wait_until("a slot given back", 5, || {
         edge.get("/free").from("127.0.0.2").status() == 200
     });
+}
+
+#[test]
+fn each_rung_of_the_ladder_does_what_it_is_called() {
+    let (upstream, edge) = start(
+        "rules:\n\
+         \x20 - { name: a, when: 'request.path == \"/allow\"', then: allow }\n\
+         \x20 - { name: b, when: 'request.path == \"/delay\"', then: { delay: 300ms } }\n\
+         \x20 - { name: c, when: 'request.path == \"/challenge\"', then: challenge }\n\
+         \x20 - { name: d, when: 'request.path == \"/throttle\"', then: throttle }\n\
+         \x20 - { name: e, when: 'request.path == \"/tarpit\"', then: { tarpit: 300ms } }\n\
+         \x20 - { name: f, when: 'request.path == \"/deny\"', then: deny }\n\
+         \x20 - { name: g, when: 'request.path == \"/drop\"', then: drop }\n\
+         \x20 - { name: h, when: 'request.path == \"/ban\"', then: { ban: 10m } }\n",
+    );
+    let held = Duration::from_millis(300);
+    for version in ["--http1.1", "--http2"] {
+        // A client of its own each time: the last rung ends with a ban.
+        let source = if version == "--http2" {
+            "127.0.0.22"
+        } else {
+            "127.0.0.21"
+        };
+        let ask = |path: &str| edge.get(path).from(source).with(&[version]).send();
+        let timed = |path: &str| {
+            let began = Instant::now();
+            (ask(path).status, began.elapsed())
+        };
+        assert_eq!(ask("/allow").status, 200);
+        let (status, took) = timed("/delay");
+        assert_eq!(status, 200);
+        assert!(took >= held, "{took:?}");
+        let challenged = ask("/challenge");
+        assert_eq!(challenged.status, 403);
+        assert_eq!(challenged.header("rempart-action"), Some("challenge"));
+        let throttled = ask("/throttle");
+        assert_eq!(throttled.status, 429);
+        assert!(throttled.header("retry-after").is_some());
+        let (status, took) = timed("/tarpit");
+        assert!(status == 403 || status == 0, "{status}");
+        assert!(took >= held, "{took:?}");
+        assert_eq!(ask("/deny").status, 403);
+        assert_eq!(ask("/drop").status, 0);
+        assert_eq!(ask("/allow").status, 200, "dropping is not banning");
+        assert_eq!(ask("/ban").status, 0);
+        wait_until("the ban", 5, || ask("/allow").status == 0);
+    }
+    // Of each client: allow, delay and allow again reached the upstream, and nothing else did.
+    assert_eq!(upstream.requests().len(), 6, "{:?}", upstream.requests());
+}
+
+#[test]
+fn a_refused_upload_still_gets_its_answer() {
+    let (upstream, edge) =
+        start("rules: [{ name: no, when: 'request.path == \"/no\"', then: deny }]\n");
+    let file = edge.folder.path("upload");
+    std::fs::write(&file, vec![b'x'; 50_000]).unwrap();
+    for version in ["--http1.1", "--http2"] {
+        let answer = edge
+            .get("/no")
+            .with(&[version])
+            .data(&format!("@{}", file.display()))
+            .answer();
+        assert_eq!(answer.status, 403, "{version}");
+        assert_eq!(answer.json()["status"], 403, "{version}");
+    }
+    assert!(upstream.requests().is_empty());
 }

@@ -15,6 +15,7 @@ mod bulkhead;
 mod challenge;
 mod cli;
 mod config;
+mod demo;
 mod examples;
 mod forward;
 mod harness;

@@ -85,7 +85,7 @@ pub fn rempart(arguments: &[&str]) -> Output {
 
 fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rempart"));
-    command.env_remove("RUST_LOG");
+    command.env_remove("REMPART_LOG");
     command
 }
 

@@ -1,0 +1,87 @@
+//! Sends the answers that Rempart makes itself, so that they arrive: what is left of a request's body
+//! is read away first, within bounds.
+
+use crate::{challenge::MAX_ANSWER, forward::headers::REQUEST_ID, reply::Reply};
+use bytes::Bytes;
+use http::{HeaderValue, Method, StatusCode, header};
+use pingora_core::Result;
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+use std::time::Duration;
+
+/// How long and how much of an unread body is read away, so that the client sees the answer and not
+/// a reset.
+const DRAIN_TIME: Duration = Duration::from_millis(500);
+const DRAIN_BYTES: usize = 64 * 1024;
+/// For the answer to a challenge to arrive.
+const SOLUTION_TIME: Duration = Duration::from_secs(5);
+
+/// Sends a reply as the answer to the session's request.
+pub async fn send(session: &mut Session, id: &HeaderValue, reply: Reply) -> Result<()> {
+    if !drained(session).await {
+        session.set_keepalive(None);
+    }
+    let mut header = ResponseHeader::build(reply.status, Some(reply.headers.len() + 2))?;
+    for (name, value) in reply.headers {
+        header.append_header(name, value)?;
+    }
+    header.insert_header(REQUEST_ID, id)?;
+    let bodiless = matches!(
+        reply.status,
+        StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+    );
+    if !bodiless {
+        header.insert_header(header::CONTENT_LENGTH, reply.body.len())?;
+    }
+    let body = if bodiless || session.req_header().method == Method::HEAD {
+        Bytes::new()
+    } else {
+        reply.body
+    };
+    session
+        .write_response_header(Box::new(header), false)
+        .await?;
+    // Also when it is empty: HTTP/2 ends the stream here.
+    session.write_response_body(Some(body), true).await
+}
+
+/// Reads away what is left of a request's body; `false` when that would take too long.
+async fn drained(session: &mut Session) -> bool {
+    if session.is_body_done() {
+        return true;
+    }
+    if session.req_header().headers.contains_key(header::EXPECT) {
+        // The client waits for a word before it sends the body.
+        return false;
+    }
+    let draining = async {
+        let mut read = 0;
+        while read <= DRAIN_BYTES {
+            match session.read_request_body().await {
+                Ok(Some(chunk)) => read += chunk.len(),
+                Ok(None) => return true,
+                Err(_) => return false,
+            }
+        }
+        false
+    };
+    tokio::time::timeout(DRAIN_TIME, draining)
+        .await
+        .unwrap_or(false)
+}
+
+/// The answer to a challenge, or as much of it as shows that it is none.
+pub async fn read_solution(session: &mut Session) -> Vec<u8> {
+    let mut body = Vec::new();
+    let reading = async {
+        while body.len() <= MAX_ANSWER {
+            match session.read_request_body().await {
+                Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+                Ok(None) | Err(_) => return,
+            }
+        }
+    };
+    // What has not come by then is a wrong answer.
+    let _ = tokio::time::timeout(SOLUTION_TIME, reading).await;
+    body
+}
