@@ -27,7 +27,7 @@ mod testing;
 pub mod upstream;
 
 pub use body::ReadAhead;
-pub use bulkhead::{Bulkheads, Permit, Refused};
+pub use bulkhead::{Bulkheads, Permit, Refused, RouteNames};
 pub use endpoint::Outcome;
 pub use retry::{Failure, Stage};
 pub use route::Router;

@@ -4,7 +4,10 @@
 use crate::{
     challenge::Challenges,
     config::Config,
-    forward::{Router, Upstreams, bulkhead::Bulkheads},
+    forward::{
+        Router, Upstreams,
+        bulkhead::{Bulkheads, RouteNames},
+    },
     identify::{Identifier, TrustedProxies},
     record::{
         Recorder,
@@ -66,6 +69,7 @@ impl Generation {
                 .map_err(|bad| bad.to_string())?,
             bulkheads: Bulkheads::build(
                 &config.policy.limits,
+                &route_names(&config),
                 previous.map(|previous| &previous.bulkheads),
                 control.clone(),
             ),
@@ -85,6 +89,20 @@ impl Generation {
         })
     }
 
+    /// Stops what goes on in the background for a generation that another one has replaced: requests
+    /// may hold on to it for hours. To be called after the swap, on the one before.
+    pub fn retire(&self) {
+        self.upstreams.retire();
+        self.identifier.retire();
+    }
+
+    /// Applies this configuration to the state that it shares with the one before; to be called after
+    /// the swap, when that one has been retired.
+    pub fn commit(&self) {
+        self.bulkheads.commit();
+        self.upstreams.commit();
+    }
+
     /// Where requests of a route are counted.
     #[must_use]
     pub fn route_metrics(&self, route: Option<usize>) -> &RouteMetrics {
@@ -100,4 +118,16 @@ impl Generation {
             .get(upstream)
             .map(|metrics| &**metrics)
     }
+}
+
+fn route_names(config: &Config) -> Vec<RouteNames> {
+    let upstream = |index: usize| config.upstreams.get(index).map(|upstream| &upstream.name);
+    let routes = config.routes.iter();
+    routes
+        .map(|route| RouteNames {
+            route: Arc::clone(&route.name),
+            // Checked when the configuration was loaded: there always is one.
+            upstream: upstream(route.upstream).map_or_else(|| Arc::from(""), Arc::clone),
+        })
+        .collect()
 }

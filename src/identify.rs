@@ -159,6 +159,14 @@ impl Identifier {
         }
     }
 
+    /// Stops the background tasks, which another generation has taken over; to be called after the
+    /// swap. Requests that still go by this one keep its keys.
+    pub fn retire(&self) {
+        if let Some(tokens) = &self.tokens {
+            tokens.retire();
+        }
+    }
+
     /// Reads the credentials of a request; `now` is Unix seconds. Waits for nothing.
     #[must_use]
     pub fn identify(&self, headers: &HeaderMap, now: u64) -> Identified {

@@ -37,6 +37,9 @@ use std::{
 };
 use uuid::{ContextV7, Timestamp, Uuid};
 
+/// Between two bytes of a stream.
+const LONGEST_SILENCE: Duration = Duration::from_secs(3600);
+
 /// Pingora's view of the edge.
 #[derive(Debug)]
 pub struct Proxy {
@@ -336,7 +339,8 @@ impl ProxyHttp for Proxy {
             },
         };
         exchange.forwarded.get_or_insert_with(clock::now);
-        let peer = picked.peer(is_stream(session.req_header()));
+        let silence = is_stream(session.req_header()).then_some(LONGEST_SILENCE);
+        let peer = picked.peer(silence);
         exchange.attempt = Some(Attempt {
             picked,
             status: None,

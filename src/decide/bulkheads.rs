@@ -16,17 +16,12 @@ use verdict::{
 /// answer when one is full; slots taken before it are free again.
 pub async fn take_slots(arrival: &Arrival, exchange: &mut Exchange, html: bool) -> Option<Reply> {
     let generation = &arrival.generation;
-    let config = &generation.config;
-    let route = config.routes.get(exchange.route?)?;
-    let upstream = config.upstreams.get(route.upstream)?;
+    let route = exchange.route?;
     for &index in generation.policy.bulkheads(exchange.route) {
         let Some(limit) = generation.policy.limits().get(index) else {
             continue;
         };
-        let taken = generation
-            .bulkheads
-            .acquire(index, &route.name, &upstream.name);
-        match taken.await {
+        match generation.bulkheads.acquire(index, route).await {
             Ok(None) => {}
             Ok(Some(permit)) => {
                 if permit.is_over() {

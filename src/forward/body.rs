@@ -35,7 +35,8 @@ impl ReadAhead {
     /// The client's: it left, broke the framing, or took longer than `patience` (`ReadTimedout`,
     /// to be answered with 408).
     pub async fn read(&mut self, session: &mut Session, patience: Duration) -> Result<()> {
-        if session.is_upgrade_req() || session.as_mut().is_body_done() {
+        // An upgrade has no body before it was answered; one that declares a body is awaited too.
+        if session.as_mut().is_body_done() {
             return Ok(());
         }
         let reading = self.read_unbounded(session);
@@ -333,16 +334,21 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_that_never_comes_takes_no_slot() {
-        let story = story(0, Duration::from_millis(50)).await;
-        let mut stream = TcpStream::connect(story.proxy).await.unwrap();
-        stream
-            .write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nabc")
-            .await
-            .unwrap();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await.unwrap();
-        assert!(story.events.lock().is_empty());
-        assert!(story.upstream.heard().is_empty());
+        for pretext in [
+            "",
+            "upgrade: x\r\n",
+            "connection: upgrade\r\nupgrade: websocket\r\n",
+        ] {
+            let story = story(0, Duration::from_millis(50)).await;
+            let mut stream = TcpStream::connect(story.proxy).await.unwrap();
+            let head =
+                format!("POST / HTTP/1.1\r\nhost: a\r\n{pretext}content-length: 10\r\n\r\nabc");
+            stream.write_all(head.as_bytes()).await.unwrap();
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).await.unwrap();
+            assert!(story.events.lock().is_empty(), "{pretext}");
+            assert!(story.upstream.heard().is_empty());
+        }
     }
 
     #[tokio::test]

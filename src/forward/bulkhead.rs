@@ -5,12 +5,10 @@
 //! answered. When the client leaves first, the upstream mostly works on: the slot then stays taken for
 //! as long as its answers usually take, or leaving early would be the way around the bulkhead.
 
-use parking_lot::Mutex;
 use std::{
-    collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -37,6 +35,13 @@ pub struct Bulkheads {
     handle: Handle,
 }
 
+/// A route, as bulkheads know it.
+#[derive(Clone, Debug)]
+pub struct RouteNames {
+    pub route: Arc<str>,
+    pub upstream: Arc<str>,
+}
+
 #[derive(Debug)]
 struct Bulkhead {
     name: Arc<str>,
@@ -45,14 +50,24 @@ struct Bulkhead {
     queue: u32,
     wait: Duration,
     mode: Mode,
-    /// Shared with later generations. At most one gate for each route and upstream.
-    gates: Arc<Mutex<HashMap<Key, Arc<Gate>>>>,
+    /// In the order of the routes; routes of equal keys share one, and so do generations.
+    gates: Vec<(Key, Arc<Gate>)>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Key {
     route: Option<Arc<str>>,
     upstream: Option<Arc<str>>,
+}
+
+impl Key {
+    fn of(names: &RouteNames, parts: &[KeyPart]) -> Self {
+        let part = |part: &KeyPart, name: &Arc<str>| parts.contains(part).then(|| Arc::clone(name));
+        Self {
+            route: part(&KeyPart::Route, &names.route),
+            upstream: part(&KeyPart::Upstream, &names.upstream),
+        }
+    }
 }
 
 /// The slots of one key.
@@ -65,7 +80,8 @@ struct Gate {
     waiting: AtomicU32,
     /// Slots in use, held for clients that left included; in shadow mode also those over `max`.
     taken: AtomicU32,
-    usual: Mutex<Duration>,
+    /// How long the upstream usually takes to answer, in nanoseconds.
+    usual: AtomicU64,
 }
 
 /// No slot came free in time, or too many wait already: answered by the limit's `over`.
@@ -78,38 +94,36 @@ pub struct Refused {
 
 /// A slot. Say how it ended with [`Self::answered`] or [`Self::unused`]; dropping it otherwise means
 /// that nobody waits for the answer any more.
+///
+/// How long answers take is learnt from [`Self::answering`] alone: what comes after (and an upload
+/// that goes on, see [`Self::uploading`]) goes at the client's pace.
 #[derive(Debug)]
 pub struct Permit {
     gate: Arc<Gate>,
     slot: Option<OwnedSemaphorePermit>,
+    /// When the upstream had all of the request, as far as is known.
     since: Instant,
+    uploading: bool,
+    answering: bool,
     ended: bool,
     handle: Handle,
 }
 
 impl Bulkheads {
-    /// Slots of `previous` stay taken where the limit's name and key stay; `max` may change.
-    /// `handle`: the runtime on which slots are waited out.
+    /// Slots of `previous` stay taken where the limit's name and key stay. `max` may change: what is
+    /// shared with `previous` is changed by [`Self::commit`], when this takes its place.
+    /// `routes`: in the order of the configuration. `handle`: the runtime on which slots are waited
+    /// out.
     #[must_use]
-    pub fn build(limits: &[LimitSpec], previous: Option<&Self>, handle: Handle) -> Self {
+    pub fn build(
+        limits: &[LimitSpec],
+        routes: &[RouteNames],
+        previous: Option<&Self>,
+        handle: Handle,
+    ) -> Self {
         let by_limit = limits.iter().map(|limit| {
-            let LimitKind::Bulkhead { max, queue, wait } = limit.kind else {
-                return None;
-            };
             let before = previous.and_then(|previous| previous.find(limit));
-            let bulkhead = Bulkhead {
-                name: Arc::clone(&limit.name),
-                key: limit.key.clone(),
-                max: max.get(),
-                queue,
-                wait,
-                mode: limit.mode,
-                gates: before.map_or_else(Arc::default, |before| Arc::clone(&before.gates)),
-            };
-            for gate in bulkhead.gates.lock().values() {
-                gate.resize(bulkhead.max);
-            }
-            Some(bulkhead)
+            Bulkhead::build(limit, routes, before)
         });
         Self {
             by_limit: by_limit.collect(),
@@ -117,24 +131,32 @@ impl Bulkheads {
         }
     }
 
-    /// Takes a slot of the limit with this index, waiting for one as long as the limit says, first
-    /// come, first served. `None` when that limit is no bulkhead.
+    /// Gives shared gates the sizes of this configuration; to be called when it is in force. One call
+    /// at a time.
+    pub fn commit(&self) {
+        for bulkhead in self.by_limit.iter().flatten() {
+            for (_, gate) in &bulkhead.gates {
+                gate.resize(bulkhead.max);
+            }
+        }
+    }
+
+    /// Takes a slot of the limit with this index for a request of the route with that index, waiting
+    /// for one as long as the limit says, first come, first served. `None` when that limit is no
+    /// bulkhead. Allocates nothing unless it waits.
     ///
     /// In shadow mode it neither waits nor refuses; [`Permit::is_over`] then tells whether it would.
     ///
     /// # Errors
     ///
     /// [`Refused`] when the queue is full or the wait was in vain.
-    pub async fn acquire(
-        &self,
-        limit: usize,
-        route: &Arc<str>,
-        upstream: &Arc<str>,
-    ) -> Result<Option<Permit>, Refused> {
+    pub async fn acquire(&self, limit: usize, route: usize) -> Result<Option<Permit>, Refused> {
         let Some(Some(bulkhead)) = self.by_limit.get(limit) else {
             return Ok(None);
         };
-        let gate = bulkhead.gate(route, upstream);
+        let Some((_, gate)) = bulkhead.gates.get(route) else {
+            return Ok(None);
+        };
         let slot = match Arc::clone(&gate.slots).try_acquire_owned() {
             Ok(slot) => Some(slot),
             Err(_) if bulkhead.mode == Mode::Shadow => None,
@@ -142,9 +164,11 @@ impl Bulkheads {
         };
         gate.taken.fetch_add(1, Relaxed);
         Ok(Some(Permit {
-            gate,
+            gate: Arc::clone(gate),
             slot,
             since: Instant::now(),
+            uploading: false,
+            answering: false,
             ended: false,
             handle: self.handle.clone(),
         }))
@@ -157,18 +181,28 @@ impl Bulkheads {
 }
 
 impl Bulkhead {
-    fn gate(&self, route: &Arc<str>, upstream: &Arc<str>) -> Arc<Gate> {
-        let part =
-            |part: &KeyPart, name: &Arc<str>| self.key.contains(part).then(|| Arc::clone(name));
-        let key = Key {
-            route: part(&KeyPart::Route, route),
-            upstream: part(&KeyPart::Upstream, upstream),
+    fn build(limit: &LimitSpec, routes: &[RouteNames], before: Option<&Self>) -> Option<Self> {
+        let LimitKind::Bulkhead { max, queue, wait } = limit.kind else {
+            return None;
         };
-        let mut gates = self.gates.lock();
-        let gate = gates
-            .entry(key)
-            .or_insert_with(|| Arc::new(Gate::new(self.max)));
-        Arc::clone(gate)
+        let max = max.get();
+        let mut gates: Vec<(Key, Arc<Gate>)> = Vec::with_capacity(routes.len());
+        for names in routes {
+            let key = Key::of(names, &limit.key);
+            let before = before.map(|before| &*before.gates).unwrap_or_default();
+            let known = gates.iter().chain(before).find(|(other, _)| *other == key);
+            let gate = known.map_or_else(|| Arc::new(Gate::new(max)), |(_, gate)| Arc::clone(gate));
+            gates.push((key, gate));
+        }
+        Some(Self {
+            name: Arc::clone(&limit.name),
+            key: limit.key.clone(),
+            max,
+            queue,
+            wait,
+            mode: limit.mode,
+            gates,
+        })
     }
 }
 
@@ -180,11 +214,10 @@ impl Gate {
             surplus: AtomicUsize::new(0),
             waiting: AtomicU32::new(0),
             taken: AtomicU32::new(0),
-            usual: Mutex::new(FIRST_GUESS),
+            usual: AtomicU64::new(nanos(FIRST_GUESS)),
         }
     }
 
-    /// Only called while the gates are locked.
     fn resize(&self, max: u32) {
         let (old, new) = (size(self.max.swap(max, Relaxed)), size(max));
         if let Some(fewer) = old.checked_sub(new) {
@@ -223,22 +256,25 @@ impl Gate {
     fn refused(&self) -> Refused {
         Refused {
             in_flight: self.taken.load(Relaxed),
-            retry_after: self
-                .usual
-                .lock()
-                .clamp(Duration::from_secs(1), LONGEST_HOLD),
+            retry_after: self.usual().clamp(Duration::from_secs(1), LONGEST_HOLD),
         }
+    }
+
+    fn usual(&self) -> Duration {
+        Duration::from_nanos(self.usual.load(Relaxed))
     }
 
     /// Learns from an answer, or from one that took longer than this: up fast, down slowly, so that it
     /// stands near the longest of the recent ones.
-    fn learn(&self, took: Duration) -> Duration {
-        let mut usual = self.usual.lock();
-        *usual = match took.checked_sub(*usual) {
+    fn learn(&self, took: Duration) {
+        let took = nanos(took);
+        let usual = self.usual.load(Relaxed);
+        let learnt = match took.checked_sub(usual) {
             Some(more) => usual.saturating_add(more / 2),
             None => usual.saturating_sub(usual.saturating_sub(took) / 20),
         };
-        *usual
+        // Two at once may lose one of them: it is an estimate.
+        self.usual.store(learnt, Relaxed);
     }
 
     fn give_back(&self, slot: Option<OwnedSemaphorePermit>) {
@@ -251,9 +287,31 @@ impl Gate {
 }
 
 impl Permit {
+    /// The client is still sending the request's body: until [`Self::sent`], the time that goes by is
+    /// the client's, and nothing is learnt from it.
+    pub fn uploading(&mut self) {
+        self.uploading = true;
+    }
+
+    /// The upstream has all of the request now; nothing, when it was not [`Self::uploading`].
+    pub fn sent(&mut self) {
+        if self.uploading {
+            self.uploading = false;
+            self.since = Instant::now();
+        }
+    }
+
+    /// The upstream's response headers are here: learns how long that took, at most once. Not to be
+    /// called for switched protocols (101), nor for informational answers.
+    pub fn answering(&mut self) {
+        if !self.answering && !self.uploading {
+            self.gate.learn(self.since.elapsed());
+        }
+        self.answering = true;
+    }
+
     /// The upstream has answered; the slot is free.
     pub fn answered(mut self) {
-        self.gate.learn(self.since.elapsed());
         self.release();
     }
 
@@ -286,13 +344,11 @@ impl Drop for Permit {
             return;
         }
         let elapsed = self.since.elapsed();
-        let usual = *self.gate.usual.lock();
-        let usual = if elapsed > usual {
-            self.gate.learn(elapsed)
-        } else {
-            usual
-        };
-        let rest = usual.min(LONGEST_HOLD).saturating_sub(elapsed);
+        if !self.answering && !self.uploading && elapsed > self.gate.usual() {
+            self.gate.learn(elapsed);
+        }
+        let rest = self.gate.usual().min(LONGEST_HOLD);
+        let rest = rest.saturating_sub(elapsed);
         if rest.is_zero() {
             self.release();
             return;
@@ -321,6 +377,10 @@ impl Drop for Place<'_> {
     }
 }
 
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
 fn size(max: u32) -> usize {
     usize::try_from(max).map_or(Semaphore::MAX_PERMITS, |max| {
         max.min(Semaphore::MAX_PERMITS)
@@ -330,6 +390,7 @@ fn size(max: u32) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use parking_lot::Mutex;
     use std::num::NonZeroU32;
     use verdict::decision::Action;
 
@@ -349,16 +410,29 @@ mod tests {
         }
     }
 
+    fn routes() -> Vec<RouteNames> {
+        [("search", "app"), ("other", "app"), ("static", "files")]
+            .map(|(route, upstream)| RouteNames {
+                route: route.into(),
+                upstream: upstream.into(),
+            })
+            .to_vec()
+    }
+
+    fn build(limit: LimitSpec, previous: Option<&Bulkheads>) -> Bulkheads {
+        Bulkheads::build(&[limit], &routes(), previous, Handle::current())
+    }
+
     fn bulkheads(max: u32, queue: u32) -> Arc<Bulkheads> {
-        let limits = [limit(max, queue, Mode::Enforce)];
-        Arc::new(Bulkheads::build(&limits, None, Handle::current()))
+        Arc::new(build(limit(max, queue, Mode::Enforce), None))
     }
 
     async fn acquire(bulkheads: &Bulkheads) -> Result<Permit, Refused> {
-        let permit = bulkheads
-            .acquire(0, &"search".into(), &"app".into())
-            .await?;
-        Ok(permit.unwrap())
+        Ok(bulkheads.acquire(0, 0).await?.unwrap())
+    }
+
+    fn usual(bulkheads: &Bulkheads) -> Duration {
+        bulkheads.by_limit[0].as_ref().unwrap().gates[0].1.usual()
     }
 
     #[tokio::test(start_paused = true)]
@@ -408,8 +482,9 @@ mod tests {
     async fn leaving_early_does_not_free_the_slot() {
         let bulkheads = bulkheads(1, 0);
         for _ in 0..20 {
-            let permit = acquire(&bulkheads).await.unwrap();
+            let mut permit = acquire(&bulkheads).await.unwrap();
             tokio::time::sleep(Duration::from_secs(4)).await;
+            permit.answering();
             permit.answered();
         }
         let left = acquire(&bulkheads).await.unwrap();
@@ -433,20 +508,16 @@ mod tests {
         let first = bulkheads(2, 0);
         let one = acquire(&first).await.unwrap();
         let two = acquire(&first).await.unwrap();
-        let build = |max, previous: &Bulkheads| {
-            Bulkheads::build(
-                &[limit(max, 0, Mode::Enforce)],
-                Some(previous),
-                Handle::current(),
-            )
-        };
+        let build = |max, previous: &Bulkheads| build(limit(max, 0, Mode::Enforce), Some(previous));
         let fewer = build(1, &first);
+        fewer.commit();
         one.answered();
         assert!(acquire(&fewer).await.is_err());
         two.answered();
         let one = acquire(&fewer).await.unwrap();
         assert!(acquire(&fewer).await.is_err());
         let more = build(3, &fewer);
+        more.commit();
         let two = acquire(&more).await.unwrap();
         let three = acquire(&more).await.unwrap();
         assert!(acquire(&more).await.is_err());
@@ -457,8 +528,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn shadows_count_and_refuse_nobody() {
-        let limits = [limit(1, 0, Mode::Shadow)];
-        let bulkheads = Bulkheads::build(&limits, None, Handle::current());
+        let bulkheads = build(limit(1, 0, Mode::Shadow), None);
         let one = acquire(&bulkheads).await.unwrap();
         let two = acquire(&bulkheads).await.unwrap();
         assert!(!one.is_over());
@@ -467,14 +537,68 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn routes_have_slots_of_their_own() {
+    async fn a_reload_that_fails_changes_nothing() {
+        let first = bulkheads(2, 0);
+        let _failed = build(limit(1, 0, Mode::Enforce), Some(&first));
+        let _one = acquire(&first).await.unwrap();
+        let _two = acquire(&first).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slots_are_those_of_the_key() {
+        let by_route = bulkheads(1, 0);
+        let _search = acquire(&by_route).await.unwrap();
+        assert!(matches!(by_route.acquire(0, 1).await, Ok(Some(_))));
+        assert!(matches!(by_route.acquire(0, 9).await, Ok(None)));
+        assert!(matches!(by_route.acquire(9, 0).await, Ok(None)));
+        let mut spec = limit(1, 0, Mode::Enforce);
+        spec.key = vec![KeyPart::Upstream];
+        let by_upstream = build(spec.clone(), Some(&by_route));
+        let search = acquire(&by_upstream).await.unwrap();
+        assert!(by_upstream.acquire(0, 1).await.is_err());
+        assert!(matches!(by_upstream.acquire(0, 2).await, Ok(Some(_))));
+        // By name, wherever the route stands now.
+        let mut routes = routes();
+        routes.reverse();
+        let later = Bulkheads::build(&[spec], &routes, Some(&by_upstream), Handle::current());
+        assert!(later.acquire(0, 1).await.is_err());
+        search.answered();
+        assert!(matches!(later.acquire(0, 2).await, Ok(Some(_))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_the_upstreams_own_time_is_learnt() {
+        let minute = Duration::from_secs(60);
         let bulkheads = bulkheads(1, 0);
-        let _search = acquire(&bulkheads).await.unwrap();
-        let other = bulkheads.acquire(0, &"other".into(), &"app".into()).await;
-        assert!(matches!(other, Ok(Some(_))));
-        assert!(matches!(
-            bulkheads.acquire(9, &"x".into(), &"y".into()).await,
-            Ok(None)
-        ));
+        // A WebSocket, or a client that reads slowly.
+        let permit = acquire(&bulkheads).await.unwrap();
+        tokio::time::sleep(minute).await;
+        permit.answered();
+        assert_eq!(usual(&bulkheads), FIRST_GUESS);
+        let mut permit = acquire(&bulkheads).await.unwrap();
+        tokio::time::sleep(FIRST_GUESS).await;
+        permit.answering();
+        tokio::time::sleep(minute).await;
+        permit.answering();
+        drop(permit);
+        assert_eq!(usual(&bulkheads), FIRST_GUESS);
+        // Uploads take as long as the client likes.
+        for sent in [false, true] {
+            let mut permit = acquire(&bulkheads).await.unwrap();
+            permit.uploading();
+            tokio::time::sleep(minute).await;
+            if sent {
+                permit.sent();
+                tokio::time::sleep(FIRST_GUESS).await;
+                permit.answering();
+            }
+            drop(permit);
+            assert_eq!(usual(&bulkheads), FIRST_GUESS);
+        }
+        // Who leaves an upstream that works saw the least it takes.
+        let permit = acquire(&bulkheads).await.unwrap();
+        tokio::time::sleep(FIRST_GUESS * 3).await;
+        drop(permit);
+        assert_eq!(usual(&bulkheads), FIRST_GUESS * 2);
     }
 }

@@ -11,7 +11,6 @@ use std::{
     sync::{Arc, Weak},
     time::{Duration, Instant},
 };
-use tokio::sync::watch;
 
 /// How often names in a list of endpoints are looked up, at the least.
 const LIST_REFRESH: Duration = Duration::from_secs(30);
@@ -32,21 +31,13 @@ pub(super) fn system_resolver() -> Result<TokioResolver, NetError> {
 }
 
 /// Keeps one target of an upstream resolved until its generation ends.
-pub(super) async fn run(
-    pool: Weak<Pool>,
-    index: usize,
-    resolver: Arc<TokioResolver>,
-    mut alive: watch::Receiver<()>,
-) {
+pub(super) async fn run(pool: Weak<Pool>, index: usize, resolver: Arc<TokioResolver>) {
     let mut failing = false;
     loop {
         let Some((target, refresh)) = pool.upgrade().and_then(|pool| due(&pool, index)) else {
             return;
         };
-        let answer = tokio::select! {
-            _ = alive.changed() => return,
-            answer = resolve(&resolver, &target) => answer,
-        };
+        let answer = resolve(&resolver, &target).await;
         let Some(pool) = pool.upgrade() else {
             return;
         };
@@ -70,10 +61,7 @@ pub(super) async fn run(
             }
         };
         drop(pool);
-        tokio::select! {
-            _ = alive.changed() => return,
-            () = tokio::time::sleep(wait) => {}
-        }
+        tokio::time::sleep(wait).await;
     }
 }
 

@@ -4,6 +4,7 @@
 //! `upstream_request_filter`, keeps WebSocket upgrades, and keeps the client's `host`. What it leaves
 //! is done here: names that only Rempart may set never pass, however they are spelt.
 
+use super::target;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use pingora_core::Result;
@@ -41,6 +42,7 @@ pub struct Forwarded<'a> {
 /// `x-forwarded-for` becomes the client, then the trusted proxies that the request came through; what
 /// stands left of the client in the received one was never checked by anyone and goes.
 pub fn prepare_request(request: &mut RequestHeader, told: &Forwarded<'_>) -> Result<()> {
+    target::make_origin_form(request)?;
     let chain = chain(&request.headers, told.client, told.peer);
     strip_reserved(request);
     request.insert_header(FORWARDED_FOR, chain)?;

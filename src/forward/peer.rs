@@ -18,8 +18,6 @@ use std::{
 
 /// How long an unused connection is kept for the next request.
 const IDLE: Duration = Duration::from_secs(60);
-/// Silence that a WebSocket may keep, and that bounds the wait for its handshake.
-const QUIET_STREAM: Duration = Duration::from_secs(3600);
 /// Requests at once on one h2 connection.
 const H2_STREAMS: usize = 100;
 /// Small windows a stream under a large one a connection: slow clients can't use up the connection's
@@ -128,10 +126,12 @@ impl PeerTemplate {
     }
 }
 
-/// For requests that become a stream (WebSocket): silence between two reads is no failure there.
-pub fn allow_silence(peer: &mut HttpPeer) {
-    peer.options.read_timeout = Some(QUIET_STREAM);
-    peer.options.write_timeout = Some(QUIET_STREAM);
+/// For requests that become a stream (WebSocket, server-sent events, gRPC): so much silence between
+/// two reads or writes is no failure there. It bounds the wait for the response's headers, too.
+pub fn allow_silence(peer: &mut HttpPeer, silence: Duration) {
+    let longer = |timeout: Option<Duration>| timeout.map(|timeout| timeout.max(silence));
+    peer.options.read_timeout = longer(peer.options.read_timeout);
+    peer.options.write_timeout = longer(peer.options.write_timeout);
 }
 
 impl TlsTemplate {

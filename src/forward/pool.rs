@@ -132,12 +132,6 @@ impl Pool {
                 fare,
             }));
         }
-        if self.spec.health_check.is_none() {
-            // Nothing would ever lift a verdict of checks that are no longer made.
-            for endpoint in &endpoints {
-                endpoint.fare.set_healthy(true);
-            }
-        }
         let addresses = |list: &[Arc<Endpoint>]| -> Vec<SocketAddr> {
             list.iter().map(|endpoint| endpoint.address).collect()
         };
@@ -145,6 +139,20 @@ impl Pool {
         self.endpoints.store(Arc::new(endpoints));
         self.resolved.send_replace(answers.iter().flatten().count());
         changed
+    }
+
+    /// By checks, if there are any: without them a verdict would stand for ever.
+    pub(super) fn is_healthy(&self, endpoint: &Endpoint) -> bool {
+        self.spec.health_check.is_none() || endpoint.fare.is_healthy()
+    }
+
+    /// Forgets the verdicts of checks that are no longer made.
+    pub(super) fn commit(&self) {
+        if self.spec.health_check.is_none() {
+            for endpoint in self.endpoints.load().iter() {
+                endpoint.fare.set_healthy(true);
+            }
+        }
     }
 
     pub(super) fn endpoints(&self) -> Arc<Vec<Arc<Endpoint>>> {
@@ -157,7 +165,7 @@ impl Pool {
         let now = clock::now();
         let turn = self.turn.fetch_add(1, Relaxed);
         let fits =
-            |endpoint: &Endpoint| endpoint.fare.is_healthy() && !failed.contains(&endpoint.address);
+            |endpoint: &Endpoint| self.is_healthy(endpoint) && !failed.contains(&endpoint.address);
         let pick = |fits: &dyn Fn(&Endpoint) -> bool| {
             balance::pick(self.spec.balance, &endpoints, client, turn, fits).cloned()
         };
@@ -168,7 +176,7 @@ impl Pool {
         self.endpoints
             .load()
             .iter()
-            .any(|endpoint| endpoint.fare.is_healthy() && !failed.contains(&endpoint.address))
+            .any(|endpoint| self.is_healthy(endpoint) && !failed.contains(&endpoint.address))
     }
 
     pub(super) fn unavailable(&self) -> NoEndpoint {

@@ -2,7 +2,7 @@
 
 use http::Method;
 use parking_lot::Mutex;
-use pingora_core::{Error, ErrorType};
+use pingora_core::{Error, ErrorSource, ErrorType, RetryType};
 use std::time::Duration;
 use verdict::Nanos;
 
@@ -64,15 +64,16 @@ impl Failure<'_> {
                 Next::Elsewhere
             };
         }
-        if self.error.esource() != &pingora_core::ErrorSource::Upstream
-            || !is_repeatable(self.method)
-            || !self.body_kept
-        {
+        if self.error.esource() != &ErrorSource::Upstream || !self.body_kept {
+            return Next::GiveUp;
+        }
+        if is_unprocessed(self.error) {
+            return Next::Anywhere;
+        }
+        if !is_repeatable(self.method) {
             return Next::GiveUp;
         }
         match self.error.etype() {
-            // The upstream may still be at it: a second try doubles its work.
-            ErrorType::ReadTimedout | ErrorType::WriteTimedout => Next::GiveUp,
             ErrorType::ConnectionClosed
             | ErrorType::ReadError
             | ErrorType::WriteError
@@ -83,11 +84,21 @@ impl Failure<'_> {
                     Next::Elsewhere
                 }
             }
-            // Refused by the peer before it was worked on (GOAWAY, REFUSED_STREAM).
-            _ if self.error.retry() => Next::Anywhere,
+            // After a timeout the upstream may still be at it: a second try doubles its work.
             _ => Next::GiveUp,
         }
     }
+}
+
+/// Refused by the peer before it was worked on (RFC 9113, 8.7: `REFUSED_STREAM`, or beyond the last
+/// stream of a GOAWAY): safe for any method. Pingora marks these; on HTTP/1 it leaves the question
+/// open, which is a no here.
+fn is_unprocessed(error: &Error) -> bool {
+    error.retry == RetryType::Decided(true)
+        && matches!(
+            error.etype(),
+            ErrorType::H2Error | ErrorType::ReadError | ErrorType::WriteError
+        )
 }
 
 /// No other endpoint would do better.
@@ -222,6 +233,35 @@ mod tests {
             .next(),
             Next::Elsewhere
         );
+    }
+
+    #[test]
+    fn what_was_refused_unseen_is_sent_again_whatever_it_was() {
+        let mut refused = Error::new_up(ErrorType::H2Error);
+        refused.retry = RetryType::Decided(true);
+        let post = failure(&refused, &Method::POST);
+        assert_eq!(post.next(), Next::Anywhere);
+        let body_gone = Failure {
+            body_kept: false,
+            ..post
+        };
+        assert_eq!(body_gone.next(), Next::GiveUp);
+        let answered = Failure {
+            answered: true,
+            ..post
+        };
+        assert_eq!(answered.next(), Next::GiveUp);
+        // Says nothing of what became of the request.
+        let mut downgrade = Error::new_up(ErrorType::H2Downgrade);
+        downgrade.retry = RetryType::Decided(true);
+        assert_eq!(failure(&downgrade, &Method::POST).next(), Next::GiveUp);
+        // Still open: nothing may ask `Error::retry`, which panics.
+        let mut open = Error::new_up(ErrorType::ReadError);
+        open.retry = RetryType::ReusedOnly;
+        assert_eq!(failure(&open, &Method::POST).next(), Next::GiveUp);
+        let mut unknown = Error::new_up(ErrorType::Custom("unknown"));
+        unknown.retry = RetryType::ReusedOnly;
+        assert_eq!(failure(&unknown, &Method::GET).next(), Next::GiveUp);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::{
     testing,
     upstream::tests::{client, generation, upstream},
 };
-use crate::config::model::Upstream;
+use crate::config::model::{Upstream, UpstreamProtocol};
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderValue, Method};
@@ -79,7 +79,7 @@ impl ProxyHttp for Proxy {
             .upstreams
             .pick(0, client(), &mut ctx.tries)
             .map_err(|_| Error::new(ErrorType::HTTPStatus(503)))?;
-        let peer = picked.peer(session.is_upgrade_req());
+        let peer = picked.peer(session.is_upgrade_req().then_some(Duration::from_secs(60)));
         ctx.picked = Some(picked);
         Ok(peer)
     }
@@ -202,6 +202,36 @@ async fn a_dead_endpoint_costs_nobody_a_request() {
             .iter()
             .all(|endpoint| endpoint.fare.in_flight() == 0)
     );
+}
+
+#[tokio::test]
+async fn upstreams_see_the_path_that_was_judged() {
+    let upstream_server = testing::Upstream::start(0).await;
+    let (proxy, _) = proxy(upstream("app", &[&upstream_server.address.to_string()])).await;
+    let mut stream = TcpStream::connect(proxy).await.unwrap();
+    let request =
+        b"GET http://a.example/admin?q HTTP/1.1\r\nhost: a.example\r\nconnection: close\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    assert_eq!(testing::read_status(&mut stream).await, 200);
+    let heard = upstream_server.heard();
+    assert!(
+        heard[0].head.starts_with("GET /admin?q HTTP/1.1\r\n"),
+        "{}",
+        heard[0].head
+    );
+    assert_eq!(heard[0].header("host"), Some("a.example"));
+}
+
+#[tokio::test]
+async fn a_request_refused_unseen_goes_again() {
+    let address = testing::refusing_h2c_server().await;
+    let other = testing::h2c_server().await;
+    let mut spec = upstream("app", &[&address.to_string(), &other.to_string()]);
+    spec.protocol = UpstreamProtocol::H2;
+    let (proxy, _) = proxy(spec).await;
+    for _ in 0..2 {
+        assert_eq!(send(proxy, Method::POST, "hello").await, 200);
+    }
 }
 
 #[tokio::test]

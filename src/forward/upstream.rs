@@ -13,14 +13,14 @@ use crate::{clock, config::model::Config};
 use hickory_resolver::TokioResolver;
 use pingora_core::{connectors::http::Connector, upstreams::peer::HttpPeer};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
-use tokio::{runtime::Handle, sync::watch};
+use tokio::{runtime::Handle, sync::watch, task::JoinHandle};
 use verdict::prefix::Prefix;
 
 /// All upstreams of one configuration, in its order.
 #[derive(Debug)]
 pub struct Upstreams {
     pools: Vec<Arc<Pool>>,
-    /// Background tasks end when this is dropped with the generation it belongs to.
+    /// Background tasks end when this is sent, or dropped with the generation it belongs to.
     alive: watch::Sender<()>,
 }
 
@@ -108,7 +108,7 @@ impl Upstreams {
         self.pools.iter().flat_map(move |pool| {
             let (mut healthy, mut unhealthy, mut ejected) = (0, 0, 0);
             for endpoint in pool.endpoints().iter() {
-                let count: &mut usize = if !endpoint.fare.is_healthy() {
+                let count: &mut usize = if !pool.is_healthy(endpoint) {
                     &mut unhealthy
                 } else if endpoint.fare.is_resting(now) {
                     &mut ejected
@@ -138,8 +138,8 @@ impl Upstreams {
         }
     }
 
-    /// Starts looking up names and checking health on `handle`'s runtime, until this generation is
-    /// dropped.
+    /// Starts looking up names and checking health on `handle`'s runtime, until [`Self::retire`] or
+    /// until this generation is dropped.
     pub fn spawn_tasks(self: &Arc<Self>, handle: &Handle) {
         self.spawn_tasks_with(handle, None);
     }
@@ -164,12 +164,12 @@ impl Upstreams {
             for (index, target) in pool.targets.iter().enumerate() {
                 if let (Some(resolver), false) = (&resolver, matches!(target, Target::Address(_))) {
                     let (pool, resolver) = (Arc::downgrade(pool), Arc::clone(resolver));
-                    handle.spawn(discovery::run(pool, index, resolver, self.watch()));
+                    self.spawn(handle, discovery::run(pool, index, resolver));
                 }
             }
             if let (Some(check), Some(connector)) = (&pool.spec.health_check, &connector) {
                 let (pool, connector) = (Arc::downgrade(pool), Arc::clone(connector));
-                handle.spawn(health::run(pool, check.clone(), connector, self.watch()));
+                self.spawn(handle, health::run(pool, check.clone(), connector));
             }
         }
     }
@@ -179,9 +179,33 @@ impl Upstreams {
         &self.pools
     }
 
-    /// Ends (with an error) when this generation is dropped.
-    pub(super) fn watch(&self) -> watch::Receiver<()> {
-        self.alive.subscribe()
+    /// Runs a task until this generation retires or is dropped.
+    fn spawn(
+        &self,
+        handle: &Handle,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> JoinHandle<()> {
+        let mut alive = self.alive.subscribe();
+        handle.spawn(async move {
+            tokio::select! {
+                _ = alive.changed() => {}
+                () = task => {}
+            }
+        })
+    }
+
+    /// Stops the background tasks, which another generation has taken over: requests that still go by
+    /// this one may live for hours. To be called after the swap.
+    pub fn retire(&self) {
+        self.alive.send_replace(());
+    }
+
+    /// Lifts verdicts of checks that are no longer made from what is shared with earlier generations;
+    /// to be called after the swap, when they have retired.
+    pub fn commit(&self) {
+        for pool in &self.pools {
+            pool.commit();
+        }
     }
 
     fn named(&self, name: &str) -> Option<&Pool> {
@@ -204,13 +228,13 @@ impl Picked {
         self.endpoint.address
     }
 
-    /// What `upstream_peer` returns. `stream` for requests that become one (WebSocket): there the
-    /// response timeout would cut a silence that is no failure.
+    /// What `upstream_peer` returns. `silence` for requests that become a stream (WebSocket): so long
+    /// it may be quiet, where the response timeout would cut it off. Never shortens that.
     #[must_use]
-    pub fn peer(&self, stream: bool) -> Box<HttpPeer> {
+    pub fn peer(&self, silence: Option<Duration>) -> Box<HttpPeer> {
         let mut peer = Box::new(self.endpoint.peer.clone());
-        if stream {
-            peer::allow_silence(&mut peer);
+        if let Some(silence) = silence {
+            peer::allow_silence(&mut peer, silence);
         }
         peer
     }
@@ -331,6 +355,16 @@ pub(super) mod tests {
         Prefix::of(IpAddr::from([192, 0, 2, 7]), PrefixLengths::CLIENT)
     }
 
+    fn check() -> HealthCheck {
+        HealthCheck {
+            path: "/".into(),
+            every: Duration::from_secs(5),
+            timeout: Duration::from_secs(1),
+            healthy: 1,
+            unhealthy: 1,
+        }
+    }
+
     fn pick(upstreams: &Upstreams) -> Result<Picked, NoEndpoint> {
         upstreams.pick(0, client(), &mut Tries::default())
     }
@@ -359,7 +393,9 @@ pub(super) mod tests {
 
     #[test]
     fn unhealthy_endpoints_get_nothing() {
-        let upstreams = generation(&[upstream("app", &["10.0.0.1:80"])], None);
+        let mut spec = upstream("app", &["10.0.0.1:80"]);
+        spec.health_check = Some(check());
+        let upstreams = generation(&[spec], None);
         upstreams.pools[0].endpoints()[0].fare.set_healthy(false);
         assert!(pick(&upstreams).is_err());
         assert_eq!(count(&upstreams, "unhealthy"), 1);
@@ -368,13 +404,7 @@ pub(super) mod tests {
     #[test]
     fn a_reload_keeps_how_endpoints_fare() {
         let mut spec = upstream("app", &["10.0.0.1:80", "10.0.0.2:80"]);
-        spec.health_check = Some(HealthCheck {
-            path: "/".into(),
-            every: Duration::from_secs(5),
-            timeout: Duration::from_secs(1),
-            healthy: 1,
-            unhealthy: 1,
-        });
+        spec.health_check = Some(check());
         let before = generation(&[spec.clone()], None);
         before.pools[0].endpoints()[0].fare.set_healthy(false);
         let held = pick(&before).unwrap();
@@ -387,11 +417,41 @@ pub(super) mod tests {
         drop(held);
         assert_eq!(after.pools[0].endpoints()[1].fare.in_flight(), 0);
         assert_eq!(
-            pick(&after).unwrap().peer(false).options.read_timeout,
+            pick(&after).unwrap().peer(None).options.read_timeout,
             Some(Duration::from_secs(5))
         );
+        // Nothing would ever lift a verdict of checks that are no longer made; but as long as the
+        // generation before is in force, it stands there.
+        let checked = spec.clone();
         spec.health_check = None;
-        assert_eq!(count(&generation(&[spec], Some(&after)), "unhealthy"), 0);
+        let unchecked = generation(&[spec], Some(&after));
+        assert_eq!(count(&unchecked, "unhealthy"), 0);
+        assert_eq!(count(&after, "unhealthy"), 1);
+        // Nor does a check that was at it when it was retired.
+        unchecked.pools[0].endpoints()[0].fare.set_healthy(false);
+        assert_eq!(count(&unchecked, "unhealthy"), 0);
+        unchecked.commit();
+        assert_eq!(
+            count(&generation(&[checked], Some(&unchecked)), "unhealthy"),
+            0
+        );
+    }
+
+    #[tokio::test]
+    async fn tasks_end_when_their_generation_retires_or_is_dropped() {
+        for retire in [true, false] {
+            let upstreams = generation(&[], None);
+            let task = upstreams.spawn(&Handle::current(), std::future::pending());
+            let held = retire.then(|| {
+                upstreams.retire();
+                upstreams
+            });
+            tokio::time::timeout(Duration::from_secs(20), task)
+                .await
+                .unwrap()
+                .unwrap();
+            drop(held);
+        }
     }
 
     #[test]
@@ -444,12 +504,22 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn streams_may_be_silent() {
+    fn streams_may_be_silent_as_long_as_told() {
         let upstreams = generation(&[upstream("app", &["10.0.0.1:80"])], None);
         let picked = pick(&upstreams).unwrap();
-        let quiet = picked.peer(true);
-        assert!(quiet.options.read_timeout > Some(Duration::from_secs(60)));
+        let timeouts = |silence| {
+            let peer = picked.peer(silence);
+            (peer.options.read_timeout, peer.options.write_timeout)
+        };
+        let both = |seconds| {
+            let timeout = Some(Duration::from_secs(seconds));
+            (timeout, timeout)
+        };
+        assert_eq!(timeouts(None), both(30));
+        assert_eq!(timeouts(Some(Duration::from_secs(90))), both(90));
+        assert_eq!(timeouts(Some(Duration::from_secs(1))), both(30));
         // Timeouts don't divide the pool of connections.
-        assert_eq!(quiet.reuse_hash(), picked.peer(false).reuse_hash());
+        let quiet = picked.peer(Some(Duration::from_secs(90)));
+        assert_eq!(quiet.reuse_hash(), picked.peer(None).reuse_hash());
     }
 }

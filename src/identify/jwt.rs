@@ -17,7 +17,7 @@ use jsonwebtoken::Algorithm;
 use parking_lot::Mutex;
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
 use std::{borrow::Cow, str::FromStr, sync::Arc};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::AbortHandle};
 
 /// Longer tokens are refused unread.
 const MAX_TOKEN_BYTES: usize = 8 * 1024;
@@ -56,6 +56,8 @@ struct Remote {
     wishes: mpsc::Sender<()>,
     /// Taken when the fetching starts.
     fetch: Mutex<Option<Fetch>>,
+    /// Set then.
+    task: Mutex<Option<AbortHandle>>,
 }
 
 impl TokenVerifier {
@@ -69,6 +71,7 @@ impl TokenVerifier {
                     url: url.clone(),
                     wishes,
                     fetch: Mutex::new(Some(Fetch::new(url.clone(), *refresh, receiver))),
+                    task: Mutex::new(None),
                 };
                 let keys = previous
                     .filter(|previous| {
@@ -92,7 +95,19 @@ impl TokenVerifier {
         if let Some(remote) = &self.remote
             && let Some(fetch) = remote.fetch.lock().take()
         {
-            runtime.spawn(jwks_fetch::run(fetch, Arc::downgrade(&self.keyring)));
+            let task = runtime.spawn(jwks_fetch::run(fetch, Arc::downgrade(&self.keyring)));
+            *remote.task.lock() = Some(task.abort_handle());
+        }
+    }
+
+    /// Stops fetching for good; the keys stay.
+    pub fn retire(&self) {
+        if let Some(remote) = &self.remote {
+            // It may not have begun.
+            drop(remote.fetch.lock().take());
+            if let Some(task) = remote.task.lock().take() {
+                task.abort();
+            }
         }
     }
 

@@ -105,7 +105,10 @@ impl Reloader {
         start_tasks(&generation, &self.control);
         protect(&self.edge.bans, &generation.config);
         let config = Arc::clone(&generation.config);
-        self.edge.generation.store(Arc::new(generation));
+        let generation = Arc::new(generation);
+        self.edge.generation.store(Arc::clone(&generation));
+        previous.retire();
+        generation.commit();
         self.edge.config.store(config);
         self.watcher.replace(files);
         info!("configuration reloaded");

@@ -207,22 +207,28 @@ async fn a_reload_keeps_the_keys_of_the_same_url() {
 }
 
 #[tokio::test]
-async fn the_task_ends_with_its_generation() {
-    let server = Server::start(&set(&[ISSUER_KEYS.rsa_jwk("one")])).await;
-    let identifier = remote(&server.url, HOUR, None);
-    start(&identifier);
-    server.wait(1).await;
-    let before = tokio::runtime::Handle::current()
-        .metrics()
-        .num_alive_tasks();
-    drop(identifier);
-    until(|| {
-        tokio::runtime::Handle::current()
-            .metrics()
-            .num_alive_tasks()
-            < before
-    })
-    .await;
+async fn the_task_ends_when_its_generation_retires_or_is_dropped() {
+    for retire in [true, false] {
+        let server = Server::start(&set(&[ISSUER_KEYS.rsa_jwk("one")])).await;
+        let identifier = remote(&server.url, HOUR, None);
+        start(&identifier);
+        let token = ISSUER_KEYS.token(&json!({ "alg": "RS256", "kid": "one" }), &claims());
+        until(|| user(&identifier, &token) == ada()).await;
+        let tasks = || {
+            let runtime = tokio::runtime::Handle::current();
+            runtime.metrics().num_alive_tasks()
+        };
+        let before = tasks();
+        if retire {
+            identifier.retire();
+            until(|| tasks() < before).await;
+            // Requests that still go by it keep its keys.
+            assert_eq!(user(&identifier, &token), ada());
+        } else {
+            drop(identifier);
+            until(|| tasks() < before).await;
+        }
+    }
 }
 
 #[tokio::test]
