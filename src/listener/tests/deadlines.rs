@@ -205,16 +205,49 @@ async fn a_client_that_reads_nothing_is_closed() {
 
 #[tokio::test]
 async fn a_proxy_that_says_nothing_is_closed() {
-    let mut listener = plain();
-    listener.proxy_protocol = true;
-    let mut config = config(vec![listener]);
+    let certificate = certificate(&["app.test"]);
+    let mut listeners = vec![plain(), tls(vec![certificate])];
+    for listener in &mut listeners {
+        listener.proxy_protocol = true;
+    }
+    let mut config = config(listeners);
     config.clients.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
-    config.connections.timeouts.headers = SHORT;
+    config.connections.timeouts.handshake = SHORT;
+    // Header and handshake have one deadline together; this one is for requests.
+    config.connections.timeouts.headers = Duration::from_secs(3600);
     let edge = Edge::start(config, 1).await;
     for said in ["", "PROXY TCP4 "] {
         let mut client = Client::new(connect(edge.addresses[0]).await);
         client.send(said).await;
         client.rest().await;
+    }
+    // Nor does it help to be silent only after the header.
+    let mut client = Client::new(connect(edge.addresses[1]).await);
+    client.send("PROXY TCP4 127.0.0.9 127.0.0.1 1 2\r\n").await;
+    assert!(client.rest().await.0.is_empty());
+    edge.stop().await;
+}
+
+/// What the kernel has accepted for a listener that is about to close is served, however much.
+#[tokio::test]
+async fn a_shutdown_serves_what_waits_in_the_queue() {
+    use std::io::Write;
+    let edge = Edge::start(config(vec![plain()]), 1).await;
+    // The runtime does not turn meanwhile: none of them is accepted.
+    let mut waiting = Vec::new();
+    for _ in 0..300 {
+        let mut client = std::net::TcpStream::connect(edge.addresses[0]).unwrap();
+        client
+            .write_all(b"GET /queued HTTP/1.1\r\nhost: a\r\n\r\n")
+            .unwrap();
+        client.set_nonblocking(true).unwrap();
+        waiting.push(client);
+    }
+    edge.shutdown.send(true).unwrap();
+    for client in waiting {
+        let tcp = tokio::net::TcpStream::from_std(client).unwrap();
+        let answer = Client::new(tcp).answer().await.expect("it is served");
+        assert_eq!(answer.status, 200);
     }
     edge.stop().await;
 }
