@@ -343,6 +343,7 @@ async fn establish(
             local: ends.1,
             tls,
             drop: AtomicBool::new(false),
+            upgraded: AtomicBool::new(false),
         })
     };
     let limits = http1::limits(&timeouts);

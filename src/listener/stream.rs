@@ -8,6 +8,7 @@ pub use lent::{Home, Lent};
 use super::{
     chunked::Chunked,
     deadline::{Alarm, Pace},
+    head::Framing,
 };
 use crate::connection::Connection;
 use bytes::{Buf, BytesMut};
@@ -188,11 +189,11 @@ impl ClientStream {
     }
 
     /// A request begins, whose head was taken from what was read ahead.
-    pub fn begin(&mut self, body: Body, limits: Limits) {
+    pub fn begin(&mut self, framing: &Framing, limits: Limits) {
         self.limits = limits;
         self.unanswered = true;
         let pace = Pace::new(limits.body_minimum_rate, limits.body_grace);
-        self.expected = match body {
+        self.expected = match framing.body {
             Body::None | Body::Length(0) => Expected::Nothing,
             Body::Length(length) => Expected::Length(length, pace),
             Body::Chunked => Expected::Chunked(Chunked::new(), pace),
@@ -215,7 +216,18 @@ impl ClientStream {
 
     /// Ready when `deadline` has passed.
     pub fn poll_deadline(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
-        self.alarm.poll(deadline, Instant::now(), cx)
+        self.alarm.poll(deadline, cx)
+    }
+
+    /// The connection's timer, for the deadline of a request in service.
+    #[must_use]
+    pub fn take_alarm(&mut self) -> Alarm {
+        std::mem::take(&mut self.alarm)
+    }
+
+    /// Takes the timer back.
+    pub fn set_alarm(&mut self, alarm: Alarm) {
+        self.alarm = alarm;
     }
 
     /// The socket, for a reset or a lingering close.
@@ -257,31 +269,25 @@ impl ClientStream {
             self.write_waiting_since = None;
             return result;
         }
-        let now = Instant::now();
-        let since = *self.write_waiting_since.get_or_insert(now);
-        ready!(self.alarm.poll(since + self.limits.write, now, cx));
+        let since = *self.write_waiting_since.get_or_insert_with(Instant::now);
+        ready!(self.alarm.poll(since + self.limits.write, cx));
         self.timed_out = true;
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// Nothing can be read: whether that has lasted too long.
     fn watch_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let now;
         let deadline = match &mut self.expected {
             Expected::Nothing | Expected::Frames => return Poll::Pending,
-            Expected::Length(_, pace) | Expected::Chunked(_, pace) => {
-                now = Instant::now();
-                pace.waits(now)
-            }
+            Expected::Length(_, pace) | Expected::Chunked(_, pace) => pace.waits(Instant::now()),
             Expected::Upgraded { limit, last } => {
-                now = Instant::now();
                 if std::mem::take(&mut self.moved) {
-                    *last = now;
+                    *last = Instant::now();
                 }
                 *last + *limit
             }
         };
-        ready!(self.alarm.poll(deadline, now, cx));
+        ready!(self.alarm.poll(deadline, cx));
         self.timed_out = true;
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
@@ -343,6 +349,7 @@ impl ClientStream {
                     limit: self.limits.upgraded,
                     last: Instant::now(),
                 };
+                self.connection.upgraded.store(true, Relaxed);
                 self.unanswered = false;
             } else if !data.starts_with(b"HTTP/1.1 1") {
                 self.unanswered = false;

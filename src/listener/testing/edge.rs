@@ -247,7 +247,7 @@ async fn serve(mut stream: TcpStream) -> Option<()> {
         let head = buffer.split_to(end);
         let mut line = std::str::from_utf8(&head).ok()?.split(' ');
         let (method, path) = (line.next()?, line.next()?);
-        let length = match head::framing(&head).ok()? {
+        let length = match head::framing(&head).ok()?.body {
             Body::None => 0,
             Body::Length(length) => {
                 let length = usize::try_from(length).ok()?;
