@@ -1,8 +1,10 @@
 //! A client's connection: decrypted bytes, a write buffer, and the deadlines of a request in service.
 //! Waiting between requests is left to [`super::http1`], what pingora asks of a stream to [`lent`].
 
+mod answer;
 mod lent;
 
+use answer::Answer;
 pub use lent::{Home, Lent};
 
 use super::{
@@ -107,6 +109,10 @@ pub struct ClientStream {
     write_waiting_since: Option<Instant>,
     /// No final response has begun since the request.
     unanswered: bool,
+    /// The request was HEAD.
+    bodiless_answer: bool,
+    /// What of the answer is still due.
+    answer: Answer,
     /// Something moved since [`Expected::Upgraded`] last looked at the clock.
     moved: bool,
     /// The peer has closed its side.
@@ -142,6 +148,8 @@ impl ClientStream {
             alarm: Alarm::default(),
             write_waiting_since: None,
             unanswered: false,
+            bodiless_answer: false,
+            answer: Answer::Complete,
             moved: false,
             ended: false,
             timed_out: false,
@@ -192,6 +200,8 @@ impl ClientStream {
     pub fn begin(&mut self, framing: &Framing, limits: Limits) {
         self.limits = limits;
         self.unanswered = true;
+        self.bodiless_answer = framing.bodiless_answer;
+        self.answer = Answer::Complete;
         let pace = Pace::new(limits.body_minimum_rate, limits.body_grace);
         self.expected = match framing.body {
             Body::None | Body::Length(0) => Expected::Nothing,
@@ -353,9 +363,19 @@ impl ClientStream {
                 self.unanswered = false;
             } else if !data.starts_with(b"HTTP/1.1 1") {
                 self.unanswered = false;
+                if !self.bodiless_answer {
+                    self.answer = Answer::of(data);
+                }
             }
         }
         self.moved = true;
+    }
+
+    /// An answer was begun and never came to its end. One that ends with the connection does so only
+    /// by a shutdown.
+    #[must_use]
+    pub fn is_truncated(&self) -> bool {
+        !self.shut && !self.answer.is_complete()
     }
 
     /// Hands everything gathered to the transport.
@@ -428,12 +448,18 @@ impl AsyncWrite for ClientStream {
         if this.gathered.len().saturating_add(data.len()) > GATHERED {
             ready!(this.poll_drain(cx))?;
         }
+        let begins = this.unanswered;
         this.note_write(data);
-        if data.len() >= GATHERED {
-            return this.poll_transport_write(cx, data);
+        let written = if data.len() >= GATHERED {
+            ready!(this.poll_transport_write(cx, data))?
+        } else {
+            this.gathered.extend_from_slice(data);
+            data.len()
+        };
+        if !begins {
+            this.answer.sent(data.get(..written).unwrap_or_default());
         }
-        this.gathered.extend_from_slice(data);
-        Poll::Ready(Ok(data.len()))
+        Poll::Ready(Ok(written))
     }
 
     fn poll_write_vectored(
@@ -455,7 +481,9 @@ impl AsyncWrite for ClientStream {
         }
         for slice in slices {
             this.gathered.extend_from_slice(slice);
+            this.answer.sent(slice);
         }
+        this.moved = true;
         Poll::Ready(Ok(total))
     }
 
