@@ -20,6 +20,8 @@ pub struct Connection {
     pub tls: Option<TlsInfo>,
     /// Set to close the connection without a word as soon as the current request returns.
     pub drop: AtomicBool,
+    /// It has become a stream of another protocol (101): deadlines of requests hold no more.
+    pub upgraded: AtomicBool,
 }
 
 /// What the handshake settled.

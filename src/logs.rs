@@ -5,7 +5,8 @@ use std::io::IsTerminal;
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// What is shown unless the environment says otherwise. Pingora logs each malformed request and
-/// failed handshake at `error`, rustls odd ClientHellos at `warn`: attackers could fill the log, so it is off; we record ourselves.
+/// failed handshake at `error`, rustls odd greetings at `warn`: attackers could fill the log, so they
+/// are off; we record ourselves.
 const DEFAULT: &str = "info,rustls=off,notify=off,pingora_core=off,pingora_proxy=off,h2=off,hickory_proto=off,hickory_net=off,hickory_resolver=off";
 
 /// Starts logging; called once, first of all.

@@ -37,9 +37,6 @@ use std::{
 };
 use uuid::{ContextV7, Timestamp, Uuid};
 
-/// Between two bytes of a stream.
-const LONGEST_SILENCE: Duration = Duration::from_secs(3600);
-
 /// Pingora's view of the edge.
 #[derive(Debug)]
 pub struct Proxy {
@@ -164,7 +161,11 @@ impl Proxy {
         let patience = arrival.generation.config.connections.timeouts.request;
         exchange.read_ahead.read(session, patience).await?;
         let html = wants_html(&session.req_header().headers);
-        Ok(bulkheads::take_slots(&arrival, exchange, html).await)
+        let refused = bulkheads::take_slots(&arrival, exchange, html).await;
+        if !session.is_body_done() {
+            exchange.permits.iter_mut().for_each(Permit::uploading);
+        }
+        Ok(refused)
     }
 
     fn pick(exchange: &mut Exchange) -> Result<Picked, Duration> {
@@ -339,7 +340,11 @@ impl ProxyHttp for Proxy {
             },
         };
         exchange.forwarded.get_or_insert_with(clock::now);
-        let silence = is_stream(session.req_header()).then_some(LONGEST_SILENCE);
+        let silence = exchange
+            .arrival
+            .as_ref()
+            .filter(|_| is_stream(session.req_header()))
+            .map(|arrival| arrival.generation.config.connections.timeouts.request);
         let peer = picked.peer(silence);
         exchange.attempt = Some(Attempt {
             picked,
@@ -380,10 +385,13 @@ impl ProxyHttp for Proxy {
         &self,
         _session: &mut Session,
         body: &mut Option<Bytes>,
-        _end_of_stream: bool,
+        end_of_stream: bool,
         exchange: &mut Exchange,
     ) -> Result<()> {
         exchange.read_ahead.filter(body);
+        if end_of_stream {
+            exchange.permits.iter_mut().for_each(Permit::sent);
+        }
         Ok(())
     }
 
@@ -395,6 +403,9 @@ impl ProxyHttp for Proxy {
     ) -> Result<()> {
         if let Some(attempt) = &mut exchange.attempt {
             attempt.status = Some(response.status.as_u16());
+        }
+        if response.status != StatusCode::SWITCHING_PROTOCOLS {
+            exchange.permits.iter_mut().for_each(Permit::answering);
         }
         match &exchange.arrival {
             Some(arrival) => headers::prepare_response(response, &arrival.id),

@@ -15,21 +15,20 @@ use crate::{
     clock,
     config::Config,
     connection::{Connection, TlsInfo},
+    identify::TrustedProxies,
 };
 use pingora_core::server::ShutdownWatch;
 use pingora_proxy::{HttpProxy, ProxyHttp};
 use std::{
-    future::poll_fn,
     io,
     net::{IpAddr, SocketAddr},
     sync::{Arc, atomic::AtomicBool},
-    task::Poll,
     time::Duration,
 };
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::mpsc,
-    time::timeout,
+    time::{Instant, timeout_at},
 };
 use verdict::prefix::Prefix;
 
@@ -55,14 +54,16 @@ pub(super) async fn run<SV>(
     SV::CTX: Send + Sync,
 {
     let stop = shutdown.clone();
-    let begin = |tcp: TcpStream, from: SocketAddr| {
+    let mut trusting = Trusting::of(shared.config.load_full());
+    let mut begin = |tcp: TcpStream, from: SocketAddr| {
+        trusting.refresh(&shared.config.load());
         let arrival = Arrival {
             tcp,
             from: canonical(from),
             endpoint: Arc::clone(&endpoint),
             shared: Arc::clone(&shared),
         };
-        arrival.begin(&proxy, &stop, &worker);
+        arrival.begin(&trusting, &proxy, &stop, &worker);
     };
     loop {
         let accepted = tokio::select! {
@@ -80,16 +81,33 @@ pub(super) async fn run<SV>(
             }
         }
     }
-    // What is established already is served: closing the socket would reset it.
+    // What is established already is served: closing the socket would reset it. Asked of the system
+    // itself: the runtime would cut the queue short when this task's turn is over.
+    let Ok(socket) = socket.into_std() else {
+        return;
+    };
+    take_queued(&socket, |(tcp, from)| {
+        // Non-blocking, as the runtime wants it, is not inherited.
+        if tcp.set_nonblocking(true).is_ok()
+            && let Ok(tcp) = TcpStream::from_std(tcp)
+        {
+            begin(tcp, from);
+        }
+    });
+}
+
+/// Takes what waits in a socket's queue, up to [`LAST`].
+fn take_queued(
+    socket: &std::net::TcpListener,
+    mut take: impl FnMut((std::net::TcpStream, SocketAddr)),
+) {
     for _ in 0..LAST {
-        let accepted = poll_fn(|cx| match socket.poll_accept(cx) {
-            Poll::Ready(Ok(accepted)) => Poll::Ready(Some(accepted)),
-            Poll::Ready(Err(_)) | Poll::Pending => Poll::Ready(None),
-        });
-        let Some((tcp, from)) = accepted.await else {
-            break;
-        };
-        begin(tcp, from);
+        match socket.accept() {
+            Ok(accepted) => take(accepted),
+            Err(error) if is_of_one_connection(&error) => {}
+            // Nothing is left, or nothing can be had.
+            Err(_) => break,
+        }
     }
 }
 
@@ -107,6 +125,26 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 /// IPv4-mapped addresses of dual-stack sockets as IPv4.
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// A configuration and what is made of it once, not for each connection.
+struct Trusting {
+    config: Arc<Config>,
+    proxies: TrustedProxies,
+}
+
+impl Trusting {
+    fn of(config: Arc<Config>) -> Self {
+        let proxies = TrustedProxies::new(&config.clients.trusted_proxies);
+        Self { config, proxies }
+    }
+
+    /// Follows a reload.
+    fn refresh(&mut self, current: &Arc<Config>) {
+        if !Arc::ptr_eq(&self.config, current) {
+            *self = Self::of(Arc::clone(current));
+        }
+    }
 }
 
 /// A connection that was accepted and not judged yet.
@@ -166,6 +204,7 @@ impl Arrival {
     /// Judges the connection by its address, and serves it in a task of its own.
     fn begin<SV>(
         self,
+        trusting: &Trusting,
         proxy: &Arc<HttpProxy<SV>>,
         shutdown: &ShutdownWatch,
         worker: &mpsc::Sender<()>,
@@ -174,12 +213,8 @@ impl Arrival {
         SV::CTX: Send + Sync,
     {
         let settings = self.endpoint.settings.load_full();
-        let config = self.shared.config.load();
-        let trusted = config
-            .clients
-            .trusted_proxies
-            .iter()
-            .any(|network| network.contains(&self.from.ip()));
+        let config = &trusting.config;
+        let trusted = trusting.proxies.contains(self.from.ip());
         let entered = self.shared.budget.enter(config.connections.total);
         let place = match entered {
             Ok(mut place) => {
@@ -187,13 +222,12 @@ impl Arrival {
                 let judged = match (settings.proxy_protocol, trusted) {
                     (true, false) => Err("proxy_header"),
                     (_, true) => Ok(()),
-                    (false, false) => judge(self.from.ip(), &config, &self.shared, &mut place),
+                    (false, false) => judge(self.from.ip(), config, &self.shared, &mut place),
                 };
                 judged.map(|()| place)
             }
             Err(refusal) => Err(refusal.name()),
         };
-        drop(config);
         let place = match place {
             Ok(place) => place,
             Err(reason) => {
@@ -269,9 +303,11 @@ async fn establish(
     let shared = Arc::clone(&alive.shared);
     let local = canonical(tcp.local_addr().ok()?);
     let timeouts = shared.config.load().connections.timeouts.clone();
+    // One deadline for both: the PROXY header and the handshake behind it.
+    let deadline = Instant::now() + timeouts.handshake;
     let mut ends = (from, local);
     if settings.proxy_protocol {
-        match timeout(timeouts.headers, proxy_protocol::read(&mut tcp)).await {
+        match timeout_at(deadline, proxy_protocol::read(&mut tcp)).await {
             Ok(Ok(Proxied::Local)) => {}
             Ok(Ok(Proxied::For {
                 source,
@@ -307,6 +343,7 @@ async fn establish(
             local: ends.1,
             tls,
             drop: AtomicBool::new(false),
+            upgraded: AtomicBool::new(false),
         })
     };
     let limits = http1::limits(&timeouts);
@@ -325,7 +362,7 @@ async fn establish(
             Some((Box::new(stream), http2))
         }
         Kind::Tls(config) => {
-            match handshake::shake(tcp, Arc::clone(config), timeouts.handshake).await {
+            match handshake::shake(tcp, Arc::clone(config), deadline).await {
                 Ok(secured) => {
                     let result = if secured.resumed { "resumed" } else { "full" };
                     shared.metrics.handshake(result);

@@ -13,11 +13,12 @@ const LINGER: Duration = Duration::from_secs(2);
 /// Bytes of an unread request that are thrown away meanwhile.
 const DISCARDED: usize = 1024 * 1024;
 
-/// Ends a connection: by a reset if it is to be dropped or ran into a deadline, otherwise flushed,
+/// Ends a connection: by a reset if it is to be dropped, ran into a deadline, or was left in the midst
+/// of an answer (which could look whole if it ended as others do); otherwise flushed,
 /// with `close_notify`, and lingering while the client still sends (closing with unread bytes would
 /// reset the connection and could take the answer with it).
 pub async fn close(mut stream: Box<ClientStream>) {
-    if stream.timed_out || stream.connection().drop.load(Relaxed) {
+    if stream.timed_out || stream.is_truncated() || stream.connection().drop.load(Relaxed) {
         socket::reset(stream.into_tcp());
         return;
     }

@@ -2,9 +2,9 @@
 //! account of a body's pace. What to do when one passes is left to the stream.
 
 use std::{
-    future::Future,
+    future::{Future, poll_fn},
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -18,24 +18,43 @@ pub struct Alarm {
 }
 
 impl Alarm {
-    /// Ready when `deadline` has passed; otherwise the task is woken at the deadline or earlier.
-    pub fn poll(&mut self, deadline: Instant, now: Instant, cx: &mut Context<'_>) -> Poll<()> {
-        if now >= deadline {
-            return Poll::Ready(());
-        }
+    /// Ready when `deadline` has passed; otherwise the task is woken at the deadline or earlier. The
+    /// clock is read only when the timer went off.
+    pub fn poll(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
         let sleep = self
             .sleep
             .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-        if sleep.deadline() > deadline || sleep.is_elapsed() {
+        if sleep.deadline() > deadline {
             sleep.as_mut().reset(deadline);
         }
-        if sleep.as_mut().poll(cx).is_ready() {
-            // It was armed for an earlier deadline that no longer matters.
-            sleep.as_mut().reset(deadline);
-            return sleep.as_mut().poll(cx);
+        ready!(sleep.as_mut().poll(cx));
+        if Instant::now() >= deadline {
+            return Poll::Ready(());
         }
-        Poll::Pending
+        // It was armed for an earlier deadline that no longer matters.
+        sleep.as_mut().reset(deadline);
+        sleep.as_mut().poll(cx)
     }
+}
+
+/// Runs `future` until `deadline`, unless `lifted` says that the deadline holds no more. `None` when
+/// it passed: then the future is dropped.
+pub async fn within<F: Future + Unpin>(
+    mut future: F,
+    alarm: &mut Alarm,
+    deadline: Instant,
+    lifted: impl Fn() -> bool,
+) -> Option<F::Output> {
+    poll_fn(|cx| {
+        if let Poll::Ready(output) = Pin::new(&mut future).poll(cx) {
+            return Poll::Ready(Some(output));
+        }
+        if lifted() {
+            return Poll::Pending;
+        }
+        alarm.poll(deadline, cx).map(|()| None)
+    })
+    .await
 }
 
 /// Whether a peer keeps up `rate` bytes a second, over the time that was spent waiting for it: time
@@ -138,12 +157,11 @@ mod tests {
             let begin = Instant::now();
             // Arm it for one deadline, then wait for another.
             std::future::poll_fn(|cx| {
-                let _ = alarm.poll(begin + armed * SECOND, Instant::now(), cx);
+                let _ = alarm.poll(begin + armed * SECOND, cx);
                 Poll::Ready(())
             })
             .await;
-            std::future::poll_fn(|cx| alarm.poll(begin + wanted * SECOND, Instant::now(), cx))
-                .await;
+            std::future::poll_fn(|cx| alarm.poll(begin + wanted * SECOND, cx)).await;
             let waited = begin.elapsed();
             assert!(waited >= wanted * SECOND, "{armed} {wanted}: {waited:?}");
             assert!(

@@ -4,8 +4,11 @@
 use crate::connection::TlsInfo;
 use pingora_core::protocols::tls::SslDigest;
 use rustls::{HandshakeKind, ProtocolVersion, ServerConfig};
-use std::{io, sync::Arc, time::Duration};
-use tokio::{net::TcpStream, time::timeout};
+use std::{io, sync::Arc};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 /// How a handshake failed.
@@ -23,16 +26,16 @@ pub struct Secured {
     pub resumed: bool,
 }
 
-/// Shakes hands within `limit`.
+/// Shakes hands before `deadline`.
 ///
 /// # Errors
 /// When the client is too slow, leaves, or offers nothing that fits.
 pub async fn shake(
     tcp: TcpStream,
     config: Arc<ServerConfig>,
-    limit: Duration,
+    deadline: Instant,
 ) -> Result<Secured, Failure> {
-    let stream = timeout(limit, TlsAcceptor::from(config).accept(tcp))
+    let stream = timeout_at(deadline, TlsAcceptor::from(config).accept(tcp))
         .await
         .map_err(|_| Failure::Timeout)?
         .map_err(Failure::Failed)?;

@@ -7,6 +7,9 @@
 use super::stream::Body;
 use http::StatusCode;
 use memchr::memchr_iter;
+use pingora_core::protocols::http::authority::{
+    RawTargetAuthority, is_http_family_scheme, raw_target_authority,
+};
 
 /// Most bytes of a request line and headers.
 pub const MAXIMUM: usize = 64 * 1024;
@@ -47,11 +50,58 @@ pub fn leading_empty_lines(buffer: &[u8]) -> usize {
     skipped
 }
 
-/// How the body after this head is framed.
+/// What has to be known of a request before it is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Framing {
+    pub body: Body,
+    /// HEAD: the answer has no body, whatever its headers say.
+    pub bodiless_answer: bool,
+    /// It may rightly go on for long: see [`is_lasting`].
+    pub lasting: bool,
+}
+
+/// Whether a request with this header is made for an answer without a foreseeable end: a gRPC stream
+/// or server-sent events.
+#[must_use]
+pub fn is_lasting(name: &str, value: &[u8]) -> bool {
+    const GRPC: &[u8] = b"application/grpc";
+    const EVENTS: &[u8] = b"text/event-stream";
+    match name.len() {
+        12 if name.eq_ignore_ascii_case("content-type") => value
+            .get(..GRPC.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(GRPC)),
+        6 if name.eq_ignore_ascii_case("accept") => value
+            .split(|byte| *byte == b',')
+            .filter_map(|range| range.split(|byte| *byte == b';').next())
+            .any(|range| range.trim_ascii().eq_ignore_ascii_case(EVENTS)),
+        _ => false,
+    }
+}
+
+/// Whether the target and the Host header name one place, and nothing that parsers read differently
+/// (RFC 9112, section 3.2). What pingora would refuse unseen is refused here.
+fn is_one_place(target: &str, host: Option<&[u8]>) -> bool {
+    if host.is_some_and(|host| host.contains(&b'@')) {
+        return false;
+    }
+    match raw_target_authority(target.as_bytes()) {
+        RawTargetAuthority::None => true,
+        RawTargetAuthority::AmbiguousAuthority => false,
+        RawTargetAuthority::Absolute {
+            scheme, authority, ..
+        } => {
+            let parses =
+                !is_http_family_scheme(scheme) || http::uri::Authority::try_from(authority).is_ok();
+            parses && !authority.contains(&b'@') && host.is_none_or(|host| host == authority)
+        }
+    }
+}
+
+/// How the request of this head is framed.
 ///
 /// # Errors
 /// The status to refuse the request with.
-pub fn framing(head: &[u8]) -> Result<Body, StatusCode> {
+pub fn framing(head: &[u8]) -> Result<Framing, StatusCode> {
     const BAD: StatusCode = StatusCode::BAD_REQUEST;
     for newline in memchr_iter(b'\n', head) {
         if newline
@@ -75,12 +125,17 @@ pub fn framing(head: &[u8]) -> Result<Body, StatusCode> {
         // Nothing here tunnels.
         return Err(StatusCode::METHOD_NOT_ALLOWED);
     }
-    let mut hosts = 0_usize;
+    let mut host = None;
+    let mut lasting = false;
     let mut length = None;
     let mut chunked = false;
     for header in request.headers.iter() {
         match header.name.len() {
-            4 if header.name.eq_ignore_ascii_case("host") => hosts = hosts.saturating_add(1),
+            4 if header.name.eq_ignore_ascii_case("host") => {
+                if host.replace(header.value).is_some() {
+                    return Err(BAD);
+                }
+            }
             14 if header.name.eq_ignore_ascii_case("content-length") => {
                 let value = decimal(header.value).ok_or(BAD)?;
                 if length.is_some_and(|other| other != value) {
@@ -94,17 +149,24 @@ pub fn framing(head: &[u8]) -> Result<Body, StatusCode> {
                 }
                 chunked = true;
             }
-            _ => {}
+            _ => lasting |= is_lasting(header.name, header.value),
         }
     }
     let http11 = request.version == Some(1);
-    if hosts > 1 || (http11 && hosts == 0) || (chunked && (length.is_some() || !http11)) {
+    if (http11 && host.is_none()) || (chunked && (length.is_some() || !http11)) {
         return Err(BAD);
     }
-    Ok(match (chunked, length) {
-        (true, _) => Body::Chunked,
-        (false, Some(1..)) => Body::Length(length.unwrap_or(0)),
-        (false, _) => Body::None,
+    if !is_one_place(request.path.unwrap_or_default(), host) {
+        return Err(BAD);
+    }
+    Ok(Framing {
+        body: match (chunked, length) {
+            (true, _) => Body::Chunked,
+            (false, Some(1..)) => Body::Length(length.unwrap_or(0)),
+            (false, _) => Body::None,
+        },
+        bodiless_answer: request.method == Some("HEAD"),
+        lasting,
     })
 }
 
@@ -158,7 +220,18 @@ mod tests {
                 "POST / HTTP/1.1\r\nhost: a\r\nTransfer-Encoding: Chunked\r\n\r\n",
                 Ok(Body::Chunked),
             ),
+            (
+                "GET http://a:80/x HTTP/1.1\r\nhost: a:80\r\n\r\n",
+                Ok(Body::None),
+            ),
+            ("OPTIONS * HTTP/1.1\r\nhost: a\r\n\r\n", Ok(Body::None)),
             // Refused
+            ("GET / HTTP/1.1\r\nhost: a@b\r\n\r\n", Err(400)),
+            ("GET http://a/ HTTP/1.1\r\nhost: b\r\n\r\n", Err(400)),
+            ("GET http://u@a/ HTTP/1.1\r\nhost: a\r\n\r\n", Err(400)),
+            ("GET http://u@a/ HTTP/1.0\r\n\r\n", Err(400)),
+            ("GET http://a\\b/ HTTP/1.1\r\nhost: a\r\n\r\n", Err(400)),
+            ("GET http:a HTTP/1.1\r\nhost: a\r\n\r\n", Err(400)),
             (
                 "CONNECT example.com:443 HTTP/1.1\r\nhost: example.com:443\r\n\r\n",
                 Err(405),
@@ -207,7 +280,9 @@ mod tests {
         ];
         for (head, expected) in cases {
             assert_eq!(
-                framing(head.as_bytes()).map_err(|status| status.as_u16()),
+                framing(head.as_bytes())
+                    .map(|framing| framing.body)
+                    .map_err(|status| status.as_u16()),
                 *expected,
                 "{head:?}"
             );
@@ -217,6 +292,23 @@ mod tests {
             "x: y\r\n".repeat(HEADERS)
         );
         assert_eq!(framing(many.as_bytes()).unwrap_err().as_u16(), 431);
+    }
+
+    #[test]
+    fn streams_without_an_end_are_known_by_their_request() {
+        for (header, expected) in [
+            ("accept: text/event-stream", true),
+            ("Accept: text/html, Text/Event-Stream;q=0.9", true),
+            ("content-type: application/grpc+proto", true),
+            ("accept: */*", false),
+            ("accept: text/event-streams", false),
+            ("content-type: text/event-stream", false),
+            ("content-type: application/json", false),
+        ] {
+            let head = format!("GET / HTTP/1.1\r\nhost: a\r\n{header}\r\n\r\n");
+            let framing = framing(head.as_bytes()).unwrap();
+            assert_eq!(framing.lasting, expected, "{header}");
+        }
     }
 
     #[test]

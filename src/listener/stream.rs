@@ -1,13 +1,16 @@
 //! A client's connection: decrypted bytes, a write buffer, and the deadlines of a request in service.
 //! Waiting between requests is left to [`super::http1`], what pingora asks of a stream to [`lent`].
 
+mod answer;
 mod lent;
 
+use answer::Answer;
 pub use lent::{Home, Lent};
 
 use super::{
     chunked::Chunked,
     deadline::{Alarm, Pace},
+    head::Framing,
 };
 use crate::connection::Connection;
 use bytes::{Buf, BytesMut};
@@ -106,6 +109,10 @@ pub struct ClientStream {
     write_waiting_since: Option<Instant>,
     /// No final response has begun since the request.
     unanswered: bool,
+    /// The request was HEAD.
+    bodiless_answer: bool,
+    /// What of the answer is still due.
+    answer: Answer,
     /// Something moved since [`Expected::Upgraded`] last looked at the clock.
     moved: bool,
     /// The peer has closed its side.
@@ -141,6 +148,8 @@ impl ClientStream {
             alarm: Alarm::default(),
             write_waiting_since: None,
             unanswered: false,
+            bodiless_answer: false,
+            answer: Answer::Complete,
             moved: false,
             ended: false,
             timed_out: false,
@@ -188,11 +197,13 @@ impl ClientStream {
     }
 
     /// A request begins, whose head was taken from what was read ahead.
-    pub fn begin(&mut self, body: Body, limits: Limits) {
+    pub fn begin(&mut self, framing: &Framing, limits: Limits) {
         self.limits = limits;
         self.unanswered = true;
+        self.bodiless_answer = framing.bodiless_answer;
+        self.answer = Answer::Complete;
         let pace = Pace::new(limits.body_minimum_rate, limits.body_grace);
-        self.expected = match body {
+        self.expected = match framing.body {
             Body::None | Body::Length(0) => Expected::Nothing,
             Body::Length(length) => Expected::Length(length, pace),
             Body::Chunked => Expected::Chunked(Chunked::new(), pace),
@@ -215,7 +226,18 @@ impl ClientStream {
 
     /// Ready when `deadline` has passed.
     pub fn poll_deadline(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
-        self.alarm.poll(deadline, Instant::now(), cx)
+        self.alarm.poll(deadline, cx)
+    }
+
+    /// The connection's timer, for the deadline of a request in service.
+    #[must_use]
+    pub fn take_alarm(&mut self) -> Alarm {
+        std::mem::take(&mut self.alarm)
+    }
+
+    /// Takes the timer back.
+    pub fn set_alarm(&mut self, alarm: Alarm) {
+        self.alarm = alarm;
     }
 
     /// The socket, for a reset or a lingering close.
@@ -257,31 +279,25 @@ impl ClientStream {
             self.write_waiting_since = None;
             return result;
         }
-        let now = Instant::now();
-        let since = *self.write_waiting_since.get_or_insert(now);
-        ready!(self.alarm.poll(since + self.limits.write, now, cx));
+        let since = *self.write_waiting_since.get_or_insert_with(Instant::now);
+        ready!(self.alarm.poll(since + self.limits.write, cx));
         self.timed_out = true;
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// Nothing can be read: whether that has lasted too long.
     fn watch_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let now;
         let deadline = match &mut self.expected {
             Expected::Nothing | Expected::Frames => return Poll::Pending,
-            Expected::Length(_, pace) | Expected::Chunked(_, pace) => {
-                now = Instant::now();
-                pace.waits(now)
-            }
+            Expected::Length(_, pace) | Expected::Chunked(_, pace) => pace.waits(Instant::now()),
             Expected::Upgraded { limit, last } => {
-                now = Instant::now();
                 if std::mem::take(&mut self.moved) {
-                    *last = now;
+                    *last = Instant::now();
                 }
                 *last + *limit
             }
         };
-        ready!(self.alarm.poll(deadline, now, cx));
+        ready!(self.alarm.poll(deadline, cx));
         self.timed_out = true;
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
@@ -343,12 +359,23 @@ impl ClientStream {
                     limit: self.limits.upgraded,
                     last: Instant::now(),
                 };
+                self.connection.upgraded.store(true, Relaxed);
                 self.unanswered = false;
             } else if !data.starts_with(b"HTTP/1.1 1") {
                 self.unanswered = false;
+                if !self.bodiless_answer {
+                    self.answer = Answer::of(data);
+                }
             }
         }
         self.moved = true;
+    }
+
+    /// An answer was begun and never came to its end. One that ends with the connection does so only
+    /// by a shutdown.
+    #[must_use]
+    pub fn is_truncated(&self) -> bool {
+        !self.shut && !self.answer.is_complete()
     }
 
     /// Hands everything gathered to the transport.
@@ -421,12 +448,18 @@ impl AsyncWrite for ClientStream {
         if this.gathered.len().saturating_add(data.len()) > GATHERED {
             ready!(this.poll_drain(cx))?;
         }
+        let begins = this.unanswered;
         this.note_write(data);
-        if data.len() >= GATHERED {
-            return this.poll_transport_write(cx, data);
+        let written = if data.len() >= GATHERED {
+            ready!(this.poll_transport_write(cx, data))?
+        } else {
+            this.gathered.extend_from_slice(data);
+            data.len()
+        };
+        if !begins {
+            this.answer.sent(data.get(..written).unwrap_or_default());
         }
-        this.gathered.extend_from_slice(data);
-        Poll::Ready(Ok(data.len()))
+        Poll::Ready(Ok(written))
     }
 
     fn poll_write_vectored(
@@ -448,7 +481,9 @@ impl AsyncWrite for ClientStream {
         }
         for slice in slices {
             this.gathered.extend_from_slice(slice);
+            this.answer.sent(slice);
         }
+        this.moved = true;
         Poll::Ready(Ok(total))
     }
 

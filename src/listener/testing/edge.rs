@@ -220,8 +220,8 @@ impl ProxyHttp for Trivial {
     }
 }
 
-/// Answers `METHOD PATH BODYLENGTH`; `/big` with a MiB; `/slow` after a moment; `/ws` turns into an
-/// echo.
+/// Answers `METHOD PATH BODYLENGTH`; `/big` with a MiB; `/slow` after a moment; `/chunked` chunked;
+/// `/cut/…` not to the end; `/ws` turns into an echo.
 async fn upstream() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -247,7 +247,7 @@ async fn serve(mut stream: TcpStream) -> Option<()> {
         let head = buffer.split_to(end);
         let mut line = std::str::from_utf8(&head).ok()?.split(' ');
         let (method, path) = (line.next()?, line.next()?);
-        let length = match head::framing(&head).ok()? {
+        let length = match head::framing(&head).ok()?.body {
             Body::None => 0,
             Body::Length(length) => {
                 let length = usize::try_from(length).ok()?;
@@ -278,6 +278,22 @@ async fn serve(mut stream: TcpStream) -> Option<()> {
             let (mut read, mut write) = stream.split();
             tokio::io::copy(&mut read, &mut write).await.ok()?;
             return None;
+        }
+        if let "/cut/length" | "/cut/chunks" = path {
+            let framing = if path == "/cut/length" {
+                "content-length: 99\r\n\r\npart"
+            } else {
+                "transfer-encoding: chunked\r\n\r\n4\r\npart\r\n"
+            };
+            let answer = format!("HTTP/1.1 200 OK\r\n{framing}");
+            stream.write_all(answer.as_bytes()).await.ok()?;
+            return None;
+        }
+        if path == "/chunked" {
+            let answer =
+                "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\npart\r\n0\r\n\r\n";
+            stream.write_all(answer.as_bytes()).await.ok()?;
+            continue;
         }
         if path == "/slow" {
             tokio::time::sleep(Duration::from_millis(300)).await;

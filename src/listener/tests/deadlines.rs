@@ -205,16 +205,158 @@ async fn a_client_that_reads_nothing_is_closed() {
 
 #[tokio::test]
 async fn a_proxy_that_says_nothing_is_closed() {
-    let mut listener = plain();
-    listener.proxy_protocol = true;
-    let mut config = config(vec![listener]);
+    let certificate = certificate(&["app.test"]);
+    let mut listeners = vec![plain(), tls(vec![certificate])];
+    for listener in &mut listeners {
+        listener.proxy_protocol = true;
+    }
+    let mut config = config(listeners);
     config.clients.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
-    config.connections.timeouts.headers = SHORT;
+    config.connections.timeouts.handshake = SHORT;
+    // Header and handshake have one deadline together; this one is for requests.
+    config.connections.timeouts.headers = Duration::from_secs(3600);
     let edge = Edge::start(config, 1).await;
     for said in ["", "PROXY TCP4 "] {
         let mut client = Client::new(connect(edge.addresses[0]).await);
         client.send(said).await;
         client.rest().await;
     }
+    // Nor does it help to be silent only after the header.
+    let mut client = Client::new(connect(edge.addresses[1]).await);
+    client.send("PROXY TCP4 127.0.0.9 127.0.0.1 1 2\r\n").await;
+    assert!(client.rest().await.0.is_empty());
+    edge.stop().await;
+}
+
+/// What the kernel has accepted for a listener that is about to close is served, however much.
+#[tokio::test]
+async fn a_shutdown_serves_what_waits_in_the_queue() {
+    use std::io::Write;
+    let edge = Edge::start(config(vec![plain()]), 1).await;
+    // The runtime does not turn meanwhile: none of them is accepted.
+    let mut waiting = Vec::new();
+    for _ in 0..300 {
+        let mut client = std::net::TcpStream::connect(edge.addresses[0]).unwrap();
+        client
+            .write_all(b"GET /queued HTTP/1.1\r\nhost: a\r\n\r\n")
+            .unwrap();
+        client.set_nonblocking(true).unwrap();
+        waiting.push(client);
+    }
+    edge.shutdown.send(true).unwrap();
+    for client in waiting {
+        let tcp = tokio::net::TcpStream::from_std(client).unwrap();
+        let answer = Client::new(tcp).answer().await.expect("it is served");
+        assert_eq!(answer.status, 200);
+    }
+    edge.stop().await;
+}
+
+const EVENTS: &str = "accept: text/event-stream\r\n";
+
+#[tokio::test]
+async fn a_request_has_a_deadline_unless_it_is_a_stream() {
+    let mut config = config(vec![plain()]);
+    config.connections.timeouts.request = Duration::from_millis(100);
+    let edge = Edge::start(config, 1).await;
+    let address = edge.addresses[0];
+    // The upstream takes 300 ms.
+    let mut client = Client::new(connect(address).await);
+    client.send("GET /slow HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    let (rest, by_reset) = client.rest().await;
+    assert!(rest.is_empty() && by_reset, "{rest:?} {by_reset}");
+    let mut client = Client::new(connect(address).await);
+    client
+        .send(&format!("GET /slow HTTP/1.1\r\nhost: a\r\n{EVENTS}\r\n"))
+        .await;
+    assert_eq!(client.answer().await.unwrap().status, 200);
+    // The next request of that connection has a deadline of its own.
+    assert_eq!(client.get("/quick").await.unwrap().status, 200);
+    client.send("GET /slow HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert!(client.rest().await.1);
+    // An upgraded connection lives as long as something moves.
+    let mut client = Client::new(connect(address).await);
+    client
+        .send("GET /ws HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n")
+        .await;
+    assert_eq!(client.answer().await.unwrap().status, 101);
+    for _ in 0..15 {
+        client.send("ping").await;
+        let mut pong = [0; 4];
+        client.wire.read_exact(&mut pong).await.unwrap();
+        sleep(Duration::from_millis(20)).await;
+    }
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn an_http2_stream_has_deadlines_of_its_own() {
+    let mut config = config(vec![plain()]);
+    config.connections.timeouts.request = Duration::from_millis(100);
+    let edge = Edge::start(config, 1).await;
+    let tcp = connect(edge.addresses[0]).await;
+    let (h2, connection) = h2::client::handshake(tcp).await.unwrap();
+    let driver = tokio::spawn(connection);
+    let ask = async |path: &str, accept: &str| {
+        let request = http::Request::get(format!("http://app.test{path}"))
+            .header("accept", accept)
+            .body(())
+            .unwrap();
+        let mut h2 = h2.clone().ready().await.unwrap();
+        let (answer, _) = h2.send_request(request, true).unwrap();
+        timeout(PATIENCE, answer)
+            .await
+            .expect("an answer or a reset")
+    };
+    assert!(ask("/slow", "*/*").await.unwrap_err().is_reset());
+    assert_eq!(
+        ask("/slow", "text/event-stream").await.unwrap().status(),
+        200
+    );
+    assert_eq!(ask("/quick", "*/*").await.unwrap().status(), 200);
+    drop(h2);
+    driver.await.unwrap().unwrap();
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn an_http2_stream_that_nobody_reads_is_reset() {
+    let mut config = config(vec![plain()]);
+    config.connections.timeouts.idle = SHORT;
+    let edge = Edge::start(config, 1).await;
+    let tcp = connect(edge.addresses[0]).await;
+    let (mut h2, connection) = h2::client::handshake(tcp).await.unwrap();
+    let driver = tokio::spawn(connection);
+    let request = http::Request::get("http://app.test/big").body(()).unwrap();
+    let (answer, _) = h2.send_request(request, true).unwrap();
+    let mut body = answer.await.unwrap().into_body();
+    // The window is never opened again.
+    let ended = timeout(PATIENCE, async {
+        loop {
+            match body.data().await {
+                Some(Ok(_)) => {}
+                other => return other,
+            }
+        }
+    });
+    let ended = ended.await.expect("the stream ends");
+    assert!(ended.unwrap().unwrap_err().is_reset());
+    drop((h2, body));
+    // The connection may have been idle for too long meanwhile.
+    let _ = driver.await.unwrap();
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_shutdown_gives_long_idle_connections_a_moment_too() {
+    let edge = Edge::start(config(vec![plain()]), 1).await;
+    let mut crossing = Client::new(connect(edge.addresses[0]).await);
+    assert_eq!(crossing.get("/1").await.unwrap().status, 200);
+    // Idle for longer than the moment lasts.
+    sleep(crate::listener::http1::FAREWELL + SHORT).await;
+    edge.shutdown.send(true).unwrap();
+    // The worker notices before the request is on its way.
+    sleep(SHORT).await;
+    assert_eq!(crossing.get("/2").await.unwrap().status, 200);
     edge.stop().await;
 }

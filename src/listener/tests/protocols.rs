@@ -264,3 +264,28 @@ async fn dropped_and_panicking_connections_end_alone() {
     assert_eq!(bystander.get("/2").await.unwrap().status, 200);
     edge.stop().await;
 }
+
+#[tokio::test]
+async fn an_answer_that_was_cut_off_does_not_look_whole() {
+    let edge = Edge::start(config(vec![plain()]), 1).await;
+    for version in ["1.1", "1.0"] {
+        for (path, cut) in [
+            ("/cut/length", true),
+            ("/cut/chunks", true),
+            ("/chunked", false),
+            ("/whole", false),
+        ] {
+            let mut client = Client::new(connect(edge.addresses[0]).await);
+            client
+                .send(&format!(
+                    "GET {path} HTTP/{version}\r\nhost: a\r\nconnection: close\r\n\r\n"
+                ))
+                .await;
+            let (answer, by_reset) = client.rest().await;
+            let answer = String::from_utf8_lossy(&answer).into_owned();
+            assert_eq!(by_reset, cut, "{path} {version} {answer:?}");
+            assert!(cut || answer.starts_with("HTTP/1."), "{path} {version}");
+        }
+    }
+    edge.stop().await;
+}

@@ -29,7 +29,8 @@ async fn a_trusted_proxy_names_the_client() {
         behind_a_balancer(plain()),
     ];
     let mut config = config(listeners);
-    config.clients.trusted_proxies = vec!["127.0.0.9/32".parse().unwrap()];
+    // As it may be written for a dual-stack socket.
+    config.clients.trusted_proxies = vec!["::ffff:127.0.0.9/128".parse().unwrap()];
     config.connections.per_client = 1.try_into().ok();
     let edge = Edge::start(config, 1).await;
     let balancer: IpAddr = [127, 0, 0, 9].into();
