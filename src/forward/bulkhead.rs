@@ -391,7 +391,10 @@ fn size(max: u32) -> usize {
 mod tests {
     use super::*;
     use parking_lot::Mutex;
-    use std::num::NonZeroU32;
+    use std::{
+        num::NonZeroU32,
+        task::{Context, Poll, Waker},
+    };
     use verdict::decision::Action;
 
     fn limit(max: u32, queue: u32, mode: Mode) -> LimitSpec {
@@ -600,5 +603,20 @@ mod tests {
         tokio::time::sleep(FIRST_GUESS * 3).await;
         drop(permit);
         assert_eq!(usual(&bulkheads), FIRST_GUESS * 2);
+    }
+
+    #[tokio::test]
+    async fn a_free_slot_costs_no_allocation() {
+        let bulkheads = bulkheads(1, 0);
+        let seen = allocation_counter::measure(|| {
+            let mut acquiring = std::pin::pin!(acquire(&bulkheads));
+            let mut context = Context::from_waker(Waker::noop());
+            let Poll::Ready(Ok(mut permit)) = acquiring.as_mut().poll(&mut context) else {
+                panic!("the slot is free");
+            };
+            permit.answering();
+            permit.answered();
+        });
+        assert_eq!(seen.count_total, 0);
     }
 }

@@ -1,9 +1,11 @@
 //! Which failures are tried again, and a budget so that retries never become the flood.
 
 use http::Method;
-use parking_lot::Mutex;
 use pingora_core::{Error, ErrorSource, ErrorType, RetryType};
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
 use verdict::Nanos;
 
 /// Methods that may be sent twice: reading ones only. `PUT` and `DELETE` are idempotent by RFC 9110
@@ -113,37 +115,35 @@ fn is_trouble_of_ours(error: &Error) -> bool {
 /// a second are always there, so that a quiet upstream can retry at all.
 #[derive(Debug)]
 pub struct Budget {
-    state: Mutex<State>,
-}
-
-#[derive(Debug)]
-struct State {
-    tokens: f64,
-    filled: Nanos,
+    /// In millionths.
+    tokens: AtomicU64,
+    /// When tokens last came for nothing, in [`Nanos`].
+    filled: AtomicU64,
 }
 
 impl Budget {
+    const ONE: u64 = 1_000_000;
     /// Tokens a second that come without any request.
-    const MINIMUM: f64 = 3.0;
+    const MINIMUM: u64 = 3 * Self::ONE;
     /// Tokens that can be saved up: bounds the burst of retries after a sudden failure.
-    const CAPACITY: f64 = 100.0;
+    const CAPACITY: u64 = 100 * Self::ONE;
 
     #[must_use]
     pub fn new(now: Nanos) -> Self {
         Self {
-            state: Mutex::new(State {
-                tokens: Self::MINIMUM,
-                filled: now,
-            }),
+            tokens: AtomicU64::new(Self::MINIMUM),
+            filled: AtomicU64::new(now.0),
         }
     }
 
-    /// A request (not a retry) is on its way.
+    /// A request (not a retry) is on its way. While nothing fails, this only reads.
     pub fn deposit(&self, share: f64) {
-        if share > 0.0 {
-            let mut state = self.state.lock();
-            state.tokens = (state.tokens + share).min(Self::CAPACITY);
+        if self.tokens.load(Relaxed) >= Self::CAPACITY {
+            return;
         }
+        let share = millionths(share);
+        let more = |tokens: u64| Some(tokens.saturating_add(share).min(Self::CAPACITY));
+        let _ = self.tokens.fetch_update(Relaxed, Relaxed, more);
     }
 
     /// Whether a retry may go; takes its token. Never, with a `share` of 0.
@@ -152,19 +152,27 @@ impl Budget {
         if share <= 0.0 {
             return false;
         }
-        let mut state = self.state.lock();
-        let since: Duration = now.since(state.filled);
-        state.filled = state.filled.max(now);
-        // What comes for nothing never adds up to more than a second's worth.
-        if state.tokens < Self::MINIMUM {
-            state.tokens = (state.tokens + since.as_secs_f64() * Self::MINIMUM).min(Self::MINIMUM);
-        }
-        let enough = state.tokens >= 1.0;
-        if enough {
-            state.tokens -= 1.0;
-        }
+        let filled = Nanos(self.filled.fetch_max(now.0, Relaxed));
+        let since = u64::try_from(now.since(filled).as_micros()).unwrap_or(u64::MAX);
+        // A token is a million, a second a million microseconds.
+        let earned = since.saturating_mul(Self::MINIMUM / Self::ONE);
+        let mut enough = false;
+        let less = |tokens: u64| {
+            // What comes for nothing never adds up to more than a second's worth.
+            let filled = tokens.saturating_add(earned).min(Self::MINIMUM).max(tokens);
+            let left = filled.checked_sub(Self::ONE);
+            enough = left.is_some();
+            Some(left.unwrap_or(filled))
+        };
+        let _ = self.tokens.fetch_update(Relaxed, Relaxed, less);
         enough
     }
+}
+
+/// 0 for what is no share.
+fn millionths(share: f64) -> u64 {
+    let share = Duration::try_from_secs_f64(share).unwrap_or_default();
+    u64::try_from(share.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -272,7 +280,7 @@ mod tests {
         for _ in 0..100 {
             budget.deposit(0.2);
         }
-        assert!((19..=20).contains(&taken(Nanos(0))));
+        assert_eq!(taken(Nanos(0)), 20);
         // An hour of quiet saves up no more than a second's worth.
         assert_eq!(taken(Nanos(3_600_000_000_000)), 3);
         for _ in 0..100_000 {
@@ -280,5 +288,30 @@ mod tests {
         }
         assert_eq!(taken(Nanos(3_600_000_000_000)), 100);
         assert!(!Budget::new(Nanos(0)).withdraw(0.0, Nanos(0)));
+        // Asking often loses nothing to rounding: 3 a second, and what was there.
+        let budget = Budget::new(Nanos(0));
+        let asked = (0..=10_000_u64).map(|at| Nanos(at * 1_000_000));
+        assert_eq!(asked.filter(|now| budget.withdraw(0.2, *now)).count(), 33);
+    }
+
+    #[test]
+    fn a_budget_shared_by_many_is_never_overdrawn() {
+        let budget = Budget::new(Nanos(0));
+        for _ in 0..200 {
+            budget.deposit(0.2);
+        }
+        let take = || {
+            (0..1_000)
+                .filter(|_| budget.withdraw(0.2, Nanos(0)))
+                .count()
+        };
+        let taken: usize = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(take)).collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .sum()
+        });
+        assert_eq!(taken, 43);
     }
 }

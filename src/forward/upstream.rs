@@ -522,4 +522,18 @@ pub(super) mod tests {
         let quiet = picked.peer(Some(Duration::from_secs(90)));
         assert_eq!(quiet.reuse_hash(), picked.peer(None).reuse_hash());
     }
+
+    #[test]
+    fn a_first_try_costs_one_allocation() {
+        let upstreams = generation(&[upstream("app", &["10.0.0.1:80", "10.0.0.2:80"])], None);
+        let _warm = pick(&upstreams).unwrap().peer(None);
+        let seen = allocation_counter::measure(|| {
+            let mut tries = Tries::default();
+            let picked = upstreams.pick(0, client(), &mut tries).unwrap();
+            // The box that pingora wants.
+            drop(picked.peer(None));
+            picked.report(Outcome::Status(200));
+        });
+        assert_eq!(seen.count_total, 1);
+    }
 }
