@@ -28,7 +28,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-/// After the signal to shut down, how long a connection may stay idle: a request that crosses the
+/// After the signal to leave, how long a connection may stay idle: a request that crosses the
 /// signal on the wire is still answered, with `connection: close`.
 pub const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -49,14 +49,14 @@ pub async fn serve<SV>(
     http2: bool,
     shared: &Shared,
     proxy: &Arc<HttpProxy<SV>>,
-    shutdown: &ShutdownWatch,
 ) -> Option<Box<ClientStream>>
 where
     SV: ProxyHttp + Send + Sync + 'static,
     SV::CTX: Send + Sync,
 {
     let home = Home::default();
-    let mut watch = shutdown.clone();
+    let draining = &shared.draining;
+    let mut watch = draining.clone();
     let mut waiting = Waiting {
         leaving: pin!(async move {
             // An error means that the sender is gone, which is leaving as well.
@@ -101,7 +101,7 @@ where
             deadline: begun + waiting.timeouts.request,
             lasting: framing.lasting,
         };
-        stream = match serve_one(stream, end, &home, term, proxy, shutdown).await {
+        stream = match serve_one(stream, end, &home, term, proxy, draining).await {
             Served::Again(stream) => stream,
             Served::Last(stream) => {
                 if stream.timed_out {
@@ -149,7 +149,7 @@ async fn serve_one<SV>(
     home: &Home,
     term: Term<'_>,
     proxy: &Arc<HttpProxy<SV>>,
-    shutdown: &ShutdownWatch,
+    draining: &ShutdownWatch,
 ) -> Served
 where
     SV: ProxyHttp + Send + Sync + 'static,
@@ -161,7 +161,7 @@ where
     session.set_pipelined_prefix(head);
     // The stream has deadlines of its own.
     session.set_read_timeout(None);
-    let serving = proxy.process_new_http(session, shutdown);
+    let serving = proxy.process_new_http(session, draining);
     let served = within(serving, &mut alarm, term.deadline, || term.lifted()).await;
     let late = served.is_none();
     let reused = served.flatten();
