@@ -66,6 +66,9 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     pub gate: Arc<dyn Gate>,
     pub budget: Arc<Budget>,
+    /// True once clients are to go elsewhere: answers say `connection: close`, HTTP/2 says GOAWAY, idle
+    /// connections end. New ones are accepted all the same, until [`run_worker`]'s shutdown.
+    pub draining: ShutdownWatch,
 }
 
 impl fmt::Debug for Shared {
@@ -212,7 +215,8 @@ impl Listeners {
     }
 }
 
-/// Serves one worker's sockets until `shutdown` turns true, then until its last connection has ended.
+/// Serves one worker's sockets until `shutdown` turns true, then until its last connection has ended:
+/// [`Shared::draining`] is to be true by then.
 /// To be run on a runtime of one thread, with time and I/O on; how long to wait at the end is the
 /// caller's.
 ///

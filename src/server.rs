@@ -95,6 +95,7 @@ async fn serve(path: &Path, config: Config, workers: NonZeroUsize) -> io::Result
         metrics: Arc::clone(metrics),
         gate: Arc::new(sources::Lists(Arc::clone(&edge))),
         budget: Arc::new(Budget::default()),
+        draining: stopping.clone(),
     });
     let mut running = Workers::start(sockets, &shared, &edge, &stopping)?;
     readiness.send_replace(Readiness::Ready);

@@ -53,7 +53,6 @@ pub(super) async fn run<SV>(
     SV: ProxyHttp + Send + Sync + 'static,
     SV::CTX: Send + Sync,
 {
-    let stop = shutdown.clone();
     let mut trusting = Trusting::of(shared.config.load_full());
     let mut begin = |tcp: TcpStream, from: SocketAddr| {
         trusting.refresh(&shared.config.load());
@@ -63,7 +62,7 @@ pub(super) async fn run<SV>(
             endpoint: Arc::clone(&endpoint),
             shared: Arc::clone(&shared),
         };
-        arrival.begin(&trusting, &proxy, &stop, &worker);
+        arrival.begin(&trusting, &proxy, &worker);
     };
     loop {
         let accepted = tokio::select! {
@@ -202,13 +201,8 @@ fn judge(
 
 impl Arrival {
     /// Judges the connection by its address, and serves it in a task of its own.
-    fn begin<SV>(
-        self,
-        trusting: &Trusting,
-        proxy: &Arc<HttpProxy<SV>>,
-        shutdown: &ShutdownWatch,
-        worker: &mpsc::Sender<()>,
-    ) where
+    fn begin<SV>(self, trusting: &Trusting, proxy: &Arc<HttpProxy<SV>>, worker: &mpsc::Sender<()>)
+    where
         SV: ProxyHttp + Send + Sync + 'static,
         SV::CTX: Send + Sync,
     {
@@ -246,8 +240,7 @@ impl Arrival {
         // Failing to set it costs latency only.
         let _ = self.tcp.set_nodelay(true);
         let proxy = Arc::clone(proxy);
-        let shutdown = shutdown.clone();
-        tokio::spawn(serve(self.tcp, self.from, settings, alive, proxy, shutdown));
+        tokio::spawn(serve(self.tcp, self.from, settings, alive, proxy));
     }
 }
 
@@ -258,7 +251,6 @@ async fn serve<SV>(
     settings: Arc<Settings>,
     mut alive: Arc<Alive>,
     proxy: Arc<HttpProxy<SV>>,
-    shutdown: ShutdownWatch,
 ) where
     SV: ProxyHttp + Send + Sync + 'static,
     SV::CTX: Send + Sync,
@@ -271,13 +263,13 @@ async fn serve<SV>(
     let shared = &alive.shared;
     match http2 {
         Http2::Agreed => {
-            Box::pin(http2::serve(stream, shared, &proxy, &alive, &shutdown)).await;
+            Box::pin(http2::serve(stream, shared, &proxy, &alive)).await;
         }
         Http2::Possible | Http2::No => {
             let possible = http2 == Http2::Possible;
-            let http2 = http1::serve(stream, possible, shared, &proxy, &shutdown).await;
+            let http2 = http1::serve(stream, possible, shared, &proxy).await;
             if let Some(stream) = http2 {
-                Box::pin(http2::serve(stream, shared, &proxy, &alive, &shutdown)).await;
+                Box::pin(http2::serve(stream, shared, &proxy, &alive)).await;
             }
         }
     }

@@ -28,7 +28,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-/// After the signal to shut down, how long a connection may stay idle: a request that crosses the
+/// After the signal to leave, how long a connection may stay idle: a request that crosses the
 /// signal on the wire is still answered, with `connection: close`.
 pub const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -49,14 +49,15 @@ pub async fn serve<SV>(
     http2: bool,
     shared: &Shared,
     proxy: &Arc<HttpProxy<SV>>,
-    shutdown: &ShutdownWatch,
 ) -> Option<Box<ClientStream>>
 where
     SV: ProxyHttp + Send + Sync + 'static,
     SV::CTX: Send + Sync,
 {
     let home = Home::default();
-    let mut watch = shutdown.clone();
+    let mut spare = None;
+    let draining = &shared.draining;
+    let mut watch = draining.clone();
     let mut waiting = Waiting {
         leaving: pin!(async move {
             // An error means that the sender is gone, which is leaving as well.
@@ -101,7 +102,7 @@ where
             deadline: begun + waiting.timeouts.request,
             lasting: framing.lasting,
         };
-        stream = match serve_one(stream, end, &home, term, proxy, shutdown).await {
+        stream = match serve_one(stream, end, (&home, &mut spare), term, proxy, draining).await {
             Served::Again(stream) => stream,
             Served::Last(stream) => {
                 if stream.timed_out {
@@ -146,10 +147,10 @@ impl Term<'_> {
 async fn serve_one<SV>(
     mut stream: Box<ClientStream>,
     end: usize,
-    home: &Home,
+    (home, spare): (&Home, &mut Option<Box<Lent>>),
     term: Term<'_>,
     proxy: &Arc<HttpProxy<SV>>,
-    shutdown: &ShutdownWatch,
+    draining: &ShutdownWatch,
 ) -> Served
 where
     SV: ProxyHttp + Send + Sync + 'static,
@@ -157,18 +158,31 @@ where
 {
     let head = stream.take_ahead(end);
     let mut alarm = stream.take_alarm();
-    let mut session = ServerSession::new_http1(Box::new(Lent::new(stream, home)));
+    let lent = match spare.take() {
+        Some(mut spare) => {
+            spare.lend(stream);
+            spare
+        }
+        None => Box::new(Lent::new(stream, home)),
+    };
+    let mut session = ServerSession::new_http1(lent);
     session.set_pipelined_prefix(head);
     // The stream has deadlines of its own.
     session.set_read_timeout(None);
-    let serving = proxy.process_new_http(session, shutdown);
+    let serving = proxy.process_new_http(session, draining);
     let served = within(serving, &mut alarm, term.deadline, || term.lifted()).await;
     let late = served.is_none();
     let reused = served.flatten();
     let again = reused.is_some();
-    // Dropping it sends the stream home.
-    drop(reused);
-    let Some(mut stream) = home.lock().take() else {
+    // Handed back, it serves the next request as well. Whatever else is dropped sends the stream home.
+    let mut back = None;
+    if let Some(reused) = reused
+        && let Ok(mut lent) = reused.consume().0.into_any().downcast::<Lent>()
+    {
+        back = lent.take_back();
+        *spare = Some(lent);
+    }
+    let Some(mut stream) = back.or_else(|| home.lock().take()) else {
         return Served::Gone;
     };
     stream.set_alarm(alarm);

@@ -43,7 +43,6 @@ pub async fn serve<SV>(
     shared: &Shared,
     proxy: &Arc<HttpProxy<SV>>,
     alive: &Arc<super::accept::Alive>,
-    shutdown: &ShutdownWatch,
 ) where
     SV: ProxyHttp + Send + Sync + 'static,
     SV::CTX: Send + Sync,
@@ -69,9 +68,9 @@ pub async fn serve<SV>(
     tokio::select! {
         biased;
         () = app.dropped.notified() => {}
-        _ = app.process_new(lent, shutdown) => {}
+        _ = app.process_new(lent, &shared.draining) => {}
         () = silence(&app, timeouts.headers) => late = true,
-        () = farewell(&app, shutdown.clone()) => {}
+        () = farewell(&app, shared.draining.clone()) => {}
     }
     if late {
         shared.metrics.connection_refused("timeout");
@@ -91,11 +90,11 @@ async fn silence<SV>(app: &App<SV>, limit: Duration) {
     }
 }
 
-/// Ends when the process shuts down and the client asks for nothing any more. Pingora says GOAWAY and
+/// Ends when the process leaves and the client asks for nothing any more. Pingora says GOAWAY and
 /// waits; a client that does not answer would hold the process up.
-async fn farewell<SV>(app: &App<SV>, mut shutdown: ShutdownWatch) {
+async fn farewell<SV>(app: &App<SV>, mut draining: ShutdownWatch) {
     // An error means that the sender is gone, which is leaving as well.
-    let _ = shutdown.wait_for(|leave| *leave).await;
+    let _ = draining.wait_for(|leave| *leave).await;
     loop {
         let before = app.requests.load(Relaxed);
         sleep(FAREWELL).await;

@@ -33,6 +33,9 @@ use tokio_rustls::server::TlsStream;
 /// Bytes that are gathered before they are written unasked: one TLS record.
 const GATHERED: usize = 16 * 1024;
 
+/// Room for the head of an answer and a short body, taken at once rather than grown to.
+const ROOM: usize = 1024;
+
 /// The transport below a [`ClientStream`].
 pub enum Transport {
     Plain(TcpStream),
@@ -219,6 +222,7 @@ impl ClientStream {
     pub fn rest(&mut self) {
         self.expected = Expected::Nothing;
         self.unanswered = false;
+        self.answer = Answer::Complete;
         if self.gathered.is_empty() {
             self.gathered = BytesMut::new();
         }
@@ -378,6 +382,14 @@ impl ClientStream {
         !self.shut && !self.answer.is_complete()
     }
 
+    /// Makes room for what is to be gathered. The buffer stays while a request is in service, and
+    /// [`Self::rest`] gives it back.
+    fn make_room(&mut self, length: usize) {
+        if self.gathered.capacity() == 0 {
+            self.gathered.reserve(length.max(ROOM));
+        }
+    }
+
     /// Hands everything gathered to the transport.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.gathered.is_empty() {
@@ -386,6 +398,8 @@ impl ClientStream {
             self.gathered = gathered;
             match ready!(result)? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                // Emptied whole, it begins at its beginning again.
+                written if written >= self.gathered.len() => self.gathered.clear(),
                 written => self.gathered.advance(written),
             }
         }
@@ -453,6 +467,7 @@ impl AsyncWrite for ClientStream {
         let written = if data.len() >= GATHERED {
             ready!(this.poll_transport_write(cx, data))?
         } else {
+            this.make_room(data.len());
             this.gathered.extend_from_slice(data);
             data.len()
         };
@@ -479,6 +494,7 @@ impl AsyncWrite for ClientStream {
         if this.gathered.len().saturating_add(total) > GATHERED {
             ready!(this.poll_drain(cx))?;
         }
+        this.make_room(total);
         for slice in slices {
             this.gathered.extend_from_slice(slice);
             this.answer.sent(slice);
@@ -494,7 +510,6 @@ impl AsyncWrite for ClientStream {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         ready!(this.poll_drain(cx))?;
-        this.gathered = BytesMut::new();
         let result = match &mut this.transport {
             Transport::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
             Transport::Tls(tls) => Pin::new(tls.as_mut()).poll_flush(cx),

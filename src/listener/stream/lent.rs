@@ -35,6 +35,17 @@ impl Lent {
         }
     }
 
+    /// Lends it again, another time.
+    pub fn lend(&mut self, stream: Box<ClientStream>) {
+        self.stream = Some(stream);
+    }
+
+    /// Takes the stream back, when pingora has handed this back.
+    #[must_use]
+    pub fn take_back(&mut self) -> Option<Box<ClientStream>> {
+        self.stream.take()
+    }
+
     fn stream(&mut self) -> io::Result<Pin<&mut ClientStream>> {
         match &mut self.stream {
             Some(stream) => Ok(Pin::new(stream.as_mut())),
@@ -45,7 +56,9 @@ impl Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        *self.home.lock() = self.stream.take();
+        if let Some(stream) = self.stream.take() {
+            *self.home.lock() = Some(stream);
+        }
     }
 }
 

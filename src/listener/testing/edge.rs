@@ -114,7 +114,8 @@ pub struct Edge {
     pub addresses: Vec<SocketAddr>,
     pub shared: Arc<Shared>,
     pub listeners: Listeners,
-    pub shutdown: watch::Sender<bool>,
+    pub draining: watch::Sender<bool>,
+    shutdown: watch::Sender<bool>,
     pub workers: Vec<JoinHandle<io::Result<()>>>,
 }
 
@@ -124,7 +125,9 @@ impl Edge {
         let upstream = upstream().await;
         let (listeners, sockets) = Listeners::bind(&config, workers).unwrap();
         let addresses = sockets[0].addresses().unwrap();
+        let (draining, drained) = watch::channel(false);
         let shared = Arc::new(Shared {
+            draining: drained,
             config: Arc::new(ArcSwap::from_pointee(config)),
             bans: Arc::new(Bans::default()),
             metrics: Arc::new(Metrics::default()),
@@ -151,14 +154,21 @@ impl Edge {
             addresses,
             shared,
             listeners,
+            draining,
             shutdown,
             workers,
         }
     }
 
+    /// Signals the shutdown.
+    pub fn leave(&self) {
+        self.draining.send_replace(true);
+        self.shutdown.send_replace(true);
+    }
+
     /// Signals the shutdown and waits until every connection has ended.
     pub async fn stop(self) {
-        self.shutdown.send(true).unwrap();
+        self.leave();
         for worker in self.workers {
             worker.await.unwrap().unwrap();
         }

@@ -159,7 +159,7 @@ async fn a_shutdown_closes_idle_connections_and_finishes_busy_ones() {
     let (slow, _) = h2.send_request(request, true).unwrap();
     // The upstream has it: the shutdown comes in the midst of it.
     sleep(Duration::from_millis(50)).await;
-    edge.shutdown.send(true).unwrap();
+    edge.leave();
     assert_eq!(busy.answer().await.unwrap().status, 200);
     assert_eq!(slow.await.unwrap().status(), 200);
     let last = crossing.get("/2").await.unwrap();
@@ -243,7 +243,7 @@ async fn a_shutdown_serves_what_waits_in_the_queue() {
         client.set_nonblocking(true).unwrap();
         waiting.push(client);
     }
-    edge.shutdown.send(true).unwrap();
+    edge.leave();
     for client in waiting {
         let tcp = tokio::net::TcpStream::from_std(client).unwrap();
         let answer = Client::new(tcp).answer().await.expect("it is served");
@@ -354,9 +354,35 @@ async fn a_shutdown_gives_long_idle_connections_a_moment_too() {
     assert_eq!(crossing.get("/1").await.unwrap().status, 200);
     // Idle for longer than the moment lasts.
     sleep(crate::listener::http1::FAREWELL + SHORT).await;
-    edge.shutdown.send(true).unwrap();
+    edge.leave();
     // The worker notices before the request is on its way.
     sleep(SHORT).await;
     assert_eq!(crossing.get("/2").await.unwrap().status, 200);
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_draining_edge_says_so_and_still_accepts() {
+    let edge = Edge::start(config(vec![plain()]), 1).await;
+    let address = edge.addresses[0];
+    let mut open = Client::new(connect(address).await);
+    assert_ne!(
+        open.get("/1").await.unwrap().header("connection"),
+        Some("close")
+    );
+    let (mut h2, connection) = h2::client::handshake(connect(address).await).await.unwrap();
+    let driver = tokio::spawn(connection);
+    let request = http::Request::get("http://app.test/").body(()).unwrap();
+    let (answer, _) = h2.send_request(request, true).unwrap();
+    assert_eq!(answer.await.unwrap().status(), 200);
+    edge.draining.send_replace(true);
+    // HTTP/2 is told to go, by a GOAWAY that ends the connection.
+    timeout(PATIENCE, driver).await.unwrap().unwrap().unwrap();
+    let fresh = Client::new(connect(address).await);
+    for mut client in [open, fresh] {
+        let answer = client.get("/2").await.unwrap();
+        assert_eq!(answer.header("connection"), Some("close"));
+        assert!(client.rest().await.0.is_empty());
+    }
     edge.stop().await;
 }
