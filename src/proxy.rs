@@ -404,7 +404,7 @@ impl ProxyHttp for Proxy {
         if let Some(attempt) = &mut exchange.attempt {
             attempt.status = Some(response.status.as_u16());
         }
-        if response.status != StatusCode::SWITCHING_PROTOCOLS {
+        if !response.status.is_informational() {
             exchange.permits.iter_mut().for_each(Permit::answering);
         }
         match &exchange.arrival {
