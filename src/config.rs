@@ -142,6 +142,7 @@ fn config(ctx: &mut Context) -> Option<Config> {
     let (routes, route_specs) = routes?;
     let limits = limits?.unwrap_or_default();
     policy::warn_of_unused(ctx, limit_node, &limits, &route_specs);
+    policy::check_slots(ctx, limit_node, &limits, &route_specs);
     Some(Config {
         listeners,
         admin,

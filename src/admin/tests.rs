@@ -1,3 +1,5 @@
+//! The admin listener, asked over real sockets.
+
 use super::*;
 use crate::{
     clock,

@@ -1,3 +1,5 @@
+//! The ban table, with time as an argument.
+
 use super::*;
 use std::net::Ipv4Addr;
 

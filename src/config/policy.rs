@@ -13,7 +13,7 @@ use super::{
 use ipnet::IpNet;
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 use verdict::{
-    decision::Action,
+    decision::{Action, CARRIED},
     expression::Expression,
     policy::{KeyPart, LimitKind, LimitSpec, ListSpec, RouteSpec, RuleSpec},
 };
@@ -325,6 +325,32 @@ pub fn warn_of_unused(
                 format!(
                     "limit `{}` is not used: no route names it, and it is not for `all`",
                     limit.name
+                ),
+            );
+        }
+    }
+}
+
+/// A decision carries so many slots and no more: a limit past them would count nobody.
+pub fn check_slots(
+    ctx: &mut Context,
+    node: Option<&Node>,
+    limits: &[LimitSpec],
+    routes: &[RouteSpec],
+) {
+    let Some(node) = node else { return };
+    for route in routes {
+        let takes_slot = |(index, limit): &(usize, &LimitSpec)| {
+            matches!(limit.kind, LimitKind::Concurrent { .. })
+                && (limit.all || route.limits.contains(index))
+        };
+        let slots = limits.iter().enumerate().filter(takes_slot).count();
+        if slots > CARRIED {
+            ctx.fail::<()>(
+                &node.place,
+                format!(
+                    "route `{}` passes {slots} concurrency limits; {CARRIED} are the most",
+                    route.name
                 ),
             );
         }

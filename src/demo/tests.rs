@@ -1,3 +1,5 @@
+//! The demo: its configuration loads, its app answers.
+
 use super::*;
 use std::os::unix::fs::PermissionsExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -1,3 +1,5 @@
+//! The bans commands against a real admin listener.
+
 use super::*;
 use crate::admin::tests::{TOKEN, start};
 use clap::Parser;

@@ -1,3 +1,5 @@
+//! The access log: fields, bounds, files.
+
 use super::*;
 use crate::record::{self, metrics::Metrics};
 use serde_json::{Value, json};

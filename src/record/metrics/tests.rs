@@ -1,3 +1,5 @@
+//! The metrics: names, labels, and that every alert and panel finds its own.
+
 use super::*;
 use verdict::{decision::Reason, policy::LimitUsage};
 
