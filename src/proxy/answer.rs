@@ -21,7 +21,8 @@ pub async fn send(session: &mut Session, id: &HeaderValue, reply: Reply) -> Resu
     if !drained(session).await {
         session.set_keepalive(None);
     }
-    let mut header = ResponseHeader::build(reply.status, Some(reply.headers.len() + 2))?;
+    // Names go out as they are: a map of their spellings would cost more than the rest.
+    let mut header = ResponseHeader::build_no_case(reply.status, Some(reply.headers.len() + 2))?;
     for (name, value) in reply.headers {
         header.append_header(name, value)?;
     }
