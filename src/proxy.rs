@@ -1,15 +1,15 @@
 //! Where pingora calls the stages, one call a phase. What a stage does is in the file of its name.
 
 mod answer;
+mod arrival;
 mod failure;
 
 use crate::{
     challenge::Answer,
     clock,
-    connection::Connection,
     decide::{self, Next, Suspect, bulkheads},
     edge::Edge,
-    exchange::{Arrival, Attempt, Client, Exchange},
+    exchange::{Arrival, Attempt, Exchange},
     forward::{
         Outcome, Picked, Stage,
         bulkhead::Permit,
@@ -17,14 +17,13 @@ use crate::{
         host,
         target::{BadTarget, Target},
     },
-    identify,
     record::metrics::UpstreamResult,
     reply::{Reply, wants_html},
     report,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode, Version, header};
+use http::{StatusCode, Version, header};
 use pingora_core::{
     Error, ErrorSource, ErrorType, Result, modules::http::HttpModules, upstreams::peer::HttpPeer,
 };
@@ -33,9 +32,8 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use std::{
     borrow::Cow,
     sync::{Arc, atomic::Ordering},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
-use uuid::{ContextV7, Timestamp, Uuid};
 
 /// Pingora's view of the edge.
 #[derive(Debug)]
@@ -47,29 +45,6 @@ impl Proxy {
     #[must_use]
     pub fn new(edge: Arc<Edge>) -> Self {
         Self { edge }
-    }
-
-    /// The first stage: which generation, which connection, which client, which id.
-    fn arrive(&self, session: &Session) -> Result<Arrival> {
-        let generation = self.edge.generation.load_full();
-        let Some(connection) = Connection::of(session.digest()) else {
-            return Error::e_explain(ErrorType::InternalError, "not a connection of ours");
-        };
-        let forwarded = session.req_header().headers.get_all("x-forwarded-for");
-        let ip = identify::client_address(
-            connection.peer.ip(),
-            forwarded.iter().map(HeaderValue::as_bytes),
-            &generation.trusted,
-        );
-        let time = SystemTime::now();
-        Ok(Arrival {
-            began: clock::now(),
-            time,
-            client: Client::new(ip, generation.config.clients.prefix),
-            connection: Arc::clone(connection),
-            id: request_id(time),
-            generation,
-        })
     }
 
     /// Identify, route, decide.
@@ -235,23 +210,6 @@ fn nowhere_to_go(bad: Option<BadTarget>) -> (StatusCode, Why) {
     }
 }
 
-/// A new `x-request-id`: a UUID of version 7, so that ids sort by time.
-fn request_id(time: SystemTime) -> HeaderValue {
-    thread_local! {
-        static CONTEXT: ContextV7 = const { ContextV7::new() };
-    }
-    let since = time
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    let id = CONTEXT.with(|context| {
-        let time = Timestamp::from_unix(context, since.as_secs(), since.subsec_nanos());
-        Uuid::new_v7(time)
-    });
-    let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
-    let text = id.hyphenated().encode_lower(&mut text);
-    HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
-}
-
 /// Whether a request opens a stream that may be silent for longer than an answer may take:
 /// WebSocket, gRPC, server-sent events.
 fn is_stream(request: &RequestHeader) -> bool {
@@ -282,7 +240,7 @@ impl ProxyHttp for Proxy {
     fn init_downstream_modules(&self, _: &mut HttpModules) {}
 
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
-        exchange.arrival = Some(self.arrive(session)?);
+        exchange.arrival = Some(arrival::arrive(&self.edge, session)?);
         let mut next = self.judge(session.req_header(), exchange).await;
         if matches!(next, Next::Forward)
             && let Some(reply) = Self::admit(session, exchange).await?
@@ -340,6 +298,8 @@ impl ProxyHttp for Proxy {
             },
         };
         exchange.forwarded.get_or_insert_with(clock::now);
+        // How an earlier try failed is no reason any more: this one says how it went.
+        exchange.failure = None;
         let silence = exchange
             .arrival
             .as_ref()

@@ -173,6 +173,12 @@ fn retries_what_may_be_done_twice_and_nothing_else() {
     for _ in 0..6 {
         let answer = edge.get("/").answer();
         assert_eq!((answer.status, answer.text().as_str()), (200, "good"));
+        let line = edge.logged(answer.header("x-request-id").unwrap());
+        assert_eq!(
+            line["error"],
+            serde_json::Value::Null,
+            "it went well in the end"
+        );
     }
     assert!(!bad.seen().is_empty(), "some went to the bad one first");
 
