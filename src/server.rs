@@ -72,8 +72,8 @@ async fn serve(path: &Path, config: Config, workers: NonZeroUsize) -> io::Result
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     warn_of(&config);
-    let edge = Arc::new(build(config, &Handle::current())?);
     let control = Handle::current();
+    let edge = Arc::new(build(config, &control)?);
     let generation = edge.generation.load_full();
     start_tasks(&generation, &control);
     let metrics = edge.recorder.metrics();

@@ -144,7 +144,6 @@ where
         self.requests.fetch_add(1, Relaxed);
         self.active.fetch_add(1, Relaxed);
         let _active = Active(&self.active);
-        session.set_total_drain_timeout(Some(FAREWELL));
         // How long an answer may wait for the client to take more of it.
         session.set_write_timeout(Some(self.timeouts.idle));
         let lasting = session
