@@ -19,7 +19,7 @@ mod deadline;
 mod handshake;
 mod head;
 mod http1;
-mod http2;
+pub(crate) mod http2;
 mod log_limit;
 mod proxy_protocol;
 mod redirect;

@@ -2,6 +2,7 @@
 
 mod budgets;
 mod deadlines;
+mod http2;
 mod protocols;
 mod proxied;
 mod tls;

@@ -37,6 +37,7 @@ pub struct Metrics {
     connections: IntGaugeVec,
     listeners: Names<IntGauge>,
     refused: (IntCounterVec, Words<1>),
+    h2_abuse: (IntCounterVec, Words<1>),
     handshakes: (IntCounterVec, Words<1>),
     upstream_requests: IntCounterVec,
     upstreams: Names<UpstreamMetrics>,
@@ -157,6 +158,14 @@ impl Metrics {
                     "rempart_connections_refused_total",
                     "Connections closed before or for what they sent, by reason.",
                     &["reason"],
+                ),
+                Words::default(),
+            ),
+            h2_abuse: (
+                counters(
+                    "rempart_h2_abuse_total",
+                    "HTTP/2 connections ended for abuse, by what was too much.",
+                    &["kind"],
                 ),
                 Words::default(),
             ),
@@ -292,10 +301,17 @@ impl Metrics {
     }
 
     /// A connection was refused before TLS, or for what it sent: `banned`, `listed`, `per_client`,
-    /// `rate`, `total`, `proxy_header`, `handshake`, `timeout`, `malformed`.
+    /// `rate`, `total`, `proxy_header`, `handshake`, `timeout`, `slow_body`, `slow_reader`,
+    /// `malformed`, `h2_abuse`.
     pub fn connection_refused(&self, reason: &'static str) {
         let (family, known) = &self.refused;
         known.inc([reason], || family.with_label_values(&[reason]));
+    }
+
+    /// An HTTP/2 connection was ended for abuse of this kind (see [`verdict::abuse::Offence::kind`]).
+    pub fn h2_abuse(&self, kind: &'static str) {
+        let (family, known) = &self.h2_abuse;
+        known.inc([kind], || family.with_label_values(&[kind]));
     }
 
     /// A handshake ended: `full`, `resumed`, `failed`, `timeout`.
