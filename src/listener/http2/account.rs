@@ -26,10 +26,14 @@ impl Terms {
         }
     }
 
-    /// The waiting that `bytes` pay for while `waiting` streams are waited for.
+    /// The waiting that `bytes` pay for while `waiting` streams are waited for: one of them, at the
+    /// least, is what moves.
     fn pay(self, bytes: u32, waiting: u32) -> u64 {
         const SECOND: u64 = 1_000_000_000;
-        match u64::from(bytes).saturating_mul(SECOND).checked_div(self.rate) {
+        match u64::from(bytes)
+            .saturating_mul(SECOND)
+            .checked_div(self.rate)
+        {
             Some(pay) if u64::from(waiting) > ABREAST => {
                 pay.saturating_mul(u64::from(waiting)) / ABREAST
             }
@@ -92,13 +96,13 @@ impl Account {
         Some(Nanos(since.0.saturating_add(self.allowance)))
     }
 
-    /// `bytes` moved, while `waiting` streams are waited for; what this one has no need of goes to
-    /// the purse.
-    pub fn earn(&mut self, bytes: u32, waiting: u32, terms: Terms, purse: &mut Purse) {
-        let pay = terms.pay(bytes, waiting);
+    /// `bytes` moved, while `others` are waited for; what this one has no need of goes to the purse,
+    /// for them.
+    pub fn earn(&mut self, bytes: u32, others: u32, terms: Terms, purse: &mut Purse) {
+        let pay = terms.pay(bytes, others.saturating_add(1));
         let need = terms.grace.saturating_sub(self.allowance);
         self.allowance = self.allowance.saturating_add(pay.min(need));
-        purse.put(pay.saturating_sub(need));
+        purse.put(pay.saturating_sub(need), others, terms);
     }
 
     /// The allowance is used up: takes another from the purse. False when there is too little in it.
@@ -115,25 +119,23 @@ impl Account {
     }
 }
 
-/// What streams have earned above their need.
-#[derive(Debug)]
+/// What streams have earned above their need while others waited. Nothing is saved for later: it
+/// holds one grace for each that waits at the most, and nothing once none does.
+#[derive(Debug, Default)]
 pub struct Purse {
     held: u64,
-    most: u64,
 }
 
 impl Purse {
-    /// Holds enough for this many streams.
-    #[must_use]
-    pub fn new(terms: Terms, streams: u32) -> Self {
-        Self {
-            held: 0,
-            most: terms.grace.saturating_mul(u64::from(streams)),
+    fn put(&mut self, pay: u64, others: u32, terms: Terms) {
+        let most = terms.grace.saturating_mul(u64::from(others));
+        if self.held < most {
+            self.held = self.held.saturating_add(pay).min(most);
         }
     }
 
-    fn put(&mut self, pay: u64) {
-        self.held = self.held.saturating_add(pay).min(self.most);
+    pub fn empty(&mut self) {
+        self.held = 0;
     }
 }
 
@@ -151,12 +153,11 @@ mod tests {
     /// `moving` of them; how many are left.
     fn left(streams: usize, moving: usize, bytes: u32) -> usize {
         let terms = terms();
-        let mut purse = Purse::new(terms, 128);
+        let mut purse = Purse::default();
         let mut accounts: Vec<Account> = (0..streams).map(|_| Account::new(terms)).collect();
         let mut gone = Vec::new();
         for second in 0..100 {
             let now = Nanos(second * SECOND);
-            let waiting = u32::try_from(accounts.len()).unwrap();
             accounts.retain_mut(|account| {
                 let late = account.deadline().is_some_and(|deadline| deadline < now);
                 let kept = !late || account.borrow(now, terms, &mut purse);
@@ -165,10 +166,11 @@ mod tests {
                 }
                 kept
             });
+            let others = u32::try_from(accounts.len()).unwrap().saturating_sub(1);
             for (at, account) in accounts.iter_mut().enumerate() {
                 if at < moving {
                     account.stop(now);
-                    account.earn(bytes, waiting, terms, &mut purse);
+                    account.earn(bytes, others, terms, &mut purse);
                 }
                 account.wait(now);
             }
@@ -198,14 +200,23 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_saved_for_a_pause() {
+        let terms = terms();
+        let (mut account, mut purse) = (Account::new(terms), Purse::default());
+        account.earn(1_000_000, 0, terms, &mut purse);
+        assert_eq!(account.wait(Nanos(0)), Nanos(5 * SECOND));
+        assert!(!account.borrow(Nanos(5 * SECOND), terms, &mut purse));
+    }
+
+    #[test]
     fn without_a_rate_any_progress_will_do() {
         let terms = Terms::new(0, Duration::from_secs(5));
         let mut account = Account::new(terms);
-        let mut purse = Purse::new(terms, 1);
+        let mut purse = Purse::default();
         for second in 0..1000 {
             let now = Nanos(second * 4 * SECOND);
             account.stop(now);
-            account.earn(1, 1, terms, &mut purse);
+            account.earn(1, 0, terms, &mut purse);
             assert!(account.wait(now) > now);
         }
     }

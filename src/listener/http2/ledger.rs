@@ -120,10 +120,13 @@ impl Waiting {
         self.since = None;
     }
 
-    /// When this clock will show `time`.
-    fn when(&self, time: Nanos) -> Option<Nanos> {
-        let left = time.0.saturating_sub(self.before);
-        Some(Nanos(self.since?.0.saturating_add(left)))
+    /// When this clock will show `time`; the end of time while it stands still before that.
+    fn when(&self, time: Nanos) -> Nanos {
+        match (time.0.saturating_sub(self.before), self.since) {
+            (0, _) => Nanos(0),
+            (left, Some(since)) => after(since, left),
+            (_, None) => NEVER,
+        }
     }
 }
 
@@ -198,10 +201,10 @@ impl<H> Ledger<H> {
             unfinished: None,
             starving: false,
             waiting: Waiting::default(),
-            body: Side::new(limits.body, limits.streams),
-            answer: Side::new(limits.answer, limits.streams),
+            body: Side::new(limits.body),
+            answer: Side::new(limits.answer),
             answering: 0,
-            shut: Side::new(limits.answer, 0),
+            shut: Side::new(limits.answer),
             drain: Account::new(limits.answer),
             next_stuck: NEVER,
             score: limits.abuse.map(|tolerance| Score::new(tolerance, now)),
@@ -342,8 +345,7 @@ impl<H> Ledger<H> {
         }
         let due = stream.is_due();
         let closed = stream.is_closed();
-        self.body
-            .judge(&mut stream.body, due, self.waiting.at(now));
+        self.body.judge(&mut stream.body, due, self.waiting.at(now));
         if wrong {
             self.offend(Offence::ForcedReset, now);
         }
@@ -355,7 +357,10 @@ impl<H> Ledger<H> {
     fn client_headers(&mut self, head: Head, now: Nanos) {
         self.fragment = head.length;
         self.opening = None;
-        self.updates = self.updates.saturating_add(UPDATES_A_STREAM).min(UPDATES_SAVED);
+        self.updates = self
+            .updates
+            .saturating_add(UPDATES_A_STREAM)
+            .min(UPDATES_SAVED);
         if !head.has(frame::END_HEADERS) {
             self.block = Some(head.length);
             if head.length == 0 {
@@ -379,8 +384,7 @@ impl<H> Ledger<H> {
         stream.complete |= ends;
         let due = stream.is_due();
         let closed = stream.is_closed();
-        self.body
-            .judge(&mut stream.body, due, self.waiting.at(now));
+        self.body.judge(&mut stream.body, due, self.waiting.at(now));
         if wrong {
             self.offend(Offence::ForcedReset, now);
         }
@@ -533,7 +537,10 @@ impl<H> Ledger<H> {
 
     fn we_answer(&mut self, head: Head, now: Nanos) {
         self.spoke = true;
-        self.updates = self.updates.saturating_add(UPDATES_A_FRAME).min(UPDATES_SAVED);
+        self.updates = self
+            .updates
+            .saturating_add(UPDATES_A_FRAME)
+            .min(UPDATES_SAVED);
         let data = head.kind == frame::DATA;
         let bytes = if data { head.length } else { 0 };
         self.send_window = self.send_window.saturating_sub(i64::from(bytes));
@@ -547,9 +554,8 @@ impl<H> Ledger<H> {
             if bytes > 0 {
                 stream.moved = now;
                 self.answer.moved(&mut stream.answer, bytes, now);
-                crumb = bytes < CRUMB
-                    && !ends
-                    && (stream.send_window <= 0 || self.send_window <= 0);
+                crumb =
+                    bytes < CRUMB && !ends && (stream.send_window <= 0 || self.send_window <= 0);
             }
             let shut = stream.is_shut();
             self.answer.judge(&mut stream.answer, shut, now);
@@ -604,8 +610,7 @@ impl<H> Ledger<H> {
                 } else if let Some(stream) = self.streams.find(head.stream) {
                     stream.receive_window = stream.receive_window.saturating_add(more);
                     let due = stream.is_due();
-                    self.body
-                        .judge(&mut stream.body, due, self.waiting.at(now));
+                    self.body.judge(&mut stream.body, due, self.waiting.at(now));
                 }
             }
             _ => {}
@@ -684,9 +689,7 @@ impl<H> Ledger<H> {
             if let Some(drained) = self.drain.deadline() {
                 deadline = deadline.min(drained);
             }
-            if let Some(body) = self.waiting.when(self.body.next) {
-                deadline = deadline.min(body);
-            }
+            deadline = deadline.min(self.waiting.when(self.body.next));
         }
         deadline
     }
@@ -706,9 +709,6 @@ impl<H> Ledger<H> {
             let idle = self.begun && passed(after(self.idle_since, self.limits.idle));
             return idle.then_some(Late::Idle);
         }
-        if self.drain.deadline().is_some_and(passed) {
-            return Some(Late::Reader);
-        }
         let at = self.waiting.at(now);
         if passed(self.next_stuck) || passed(self.answer.next) || self.body.next <= at {
             self.next_stuck = NEVER;
@@ -716,10 +716,17 @@ impl<H> Ledger<H> {
             self.body.next = NEVER;
             while let Some((id, slow)) = self.late(now, at) {
                 let stream = self.close(id, now);
+                if slow == Slow::Reader {
+                    // What it held of the connection's window may come free.
+                    self.drain = Account::new(self.limits.answer);
+                    self.shut.waiting = 0;
+                    self.judge_drain(now);
+                }
                 end(slow, stream.and_then(|stream| stream.handle));
             }
         }
-        None
+        let drained = self.drain.deadline();
+        drained.is_some_and(passed).then_some(Late::Reader)
     }
 
     /// The first stream that is too late. Having found none, all next deadlines are known.

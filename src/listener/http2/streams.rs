@@ -94,10 +94,7 @@ impl<H> Streams<H> {
         let last = self.open.len().checked_sub(1)?;
         match self.open.get(last) {
             Some(stream) if stream.id == id => Some(last),
-            _ => self
-                .open
-                .binary_search_by_key(&id, |stream| stream.id)
-                .ok(),
+            _ => self.open.binary_search_by_key(&id, |stream| stream.id).ok(),
         }
     }
 
@@ -134,10 +131,10 @@ pub struct Side {
 
 impl Side {
     #[must_use]
-    pub fn new(terms: Terms, streams: u32) -> Self {
+    pub fn new(terms: Terms) -> Self {
         Self {
             terms,
-            purse: Purse::new(terms, streams),
+            purse: Purse::default(),
             waiting: 0,
             next: NEVER,
         }
@@ -152,8 +149,11 @@ impl Side {
                 self.next = self.next.min(account.wait(now));
             }
             (false, true) => {
-                self.waiting = self.waiting.saturating_sub(1);
                 account.stop(now);
+                self.waiting = self.waiting.saturating_sub(1);
+                if self.waiting == 0 {
+                    self.purse.empty();
+                }
             }
             _ => {}
         }
@@ -164,7 +164,8 @@ impl Side {
     pub fn moved(&mut self, account: &mut Account, bytes: u32, now: Nanos) {
         let waits = account.waits();
         account.stop(now);
-        account.earn(bytes, self.waiting, self.terms, &mut self.purse);
+        let others = self.waiting.saturating_sub(u32::from(waits));
+        account.earn(bytes, others, self.terms, &mut self.purse);
         if waits {
             account.wait(now);
         }

@@ -5,13 +5,14 @@ use crate::{
     config::model::{AbuseLimits, Rate},
     listener::testing::{
         client::{PATIENCE, connect, connect_from},
-        edge::{Edge, config, plain},
+        edge::{Edge, HANGING, config, plain},
     },
 };
 use bytes::Bytes;
 use h2::client::SendRequest;
 use std::{
     net::{IpAddr, SocketAddr},
+    sync::atomic::Ordering::Relaxed,
     time::Duration,
 };
 use tokio::{
@@ -166,7 +167,8 @@ async fn floods_end_by_goaway() {
     let edge = Edge::start(config, 1).await;
     let address = edge.addresses[0];
     let (innocent, _driver) = client(address).await;
-    let once = |bytes: Vec<u8>| -> Box<dyn Fn(u32) -> Vec<u8> + Send> { Box::new(move |_| bytes.clone()) };
+    let once =
+        |bytes: Vec<u8>| -> Box<dyn Fn(u32) -> Vec<u8> + Send> { Box::new(move |_| bytes.clone()) };
     let mut expected = 0;
     for (kind, first, flood) in [
         ("ping", vec![], once(frame(6, 0, 0, &[7; 8]))),
@@ -181,21 +183,17 @@ async fn floods_end_by_goaway() {
             vec![],
             Box::new(|at| [get(2 * at + 1, "/slow", 1), reset(2 * at + 1)].concat()),
         ),
-        // An update of nothing is an error of the stream: it is the server that resets it.
+        // Too large a window is an error of the stream: it is the server that resets it.
         (
             "made_you_reset",
             vec![],
             Box::new(|at| {
                 let stream = 2 * at + 1;
-                [get(stream, "/slow", 1), frame(8, 0, stream, &[0; 4])].concat()
-            }),
-        ),
-        (
-            "made_you_reset",
-            vec![],
-            Box::new(|at| {
-                let stream = 2 * at + 1;
-                [get(stream, "/slow", 1), frame(0, 0, stream, b"more")].concat()
+                [
+                    get(stream, "/slow", 1),
+                    frame(8, 0, stream, &[0x7f, 0xff, 0xff, 0xff]),
+                ]
+                .concat()
             }),
         ),
         (
@@ -220,7 +218,9 @@ async fn floods_end_by_goaway() {
             write
         });
         let mut said = Vec::new();
-        let _ = timeout(PATIENCE, read.read_to_end(&mut said)).await.unwrap();
+        let _ = timeout(PATIENCE, read.read_to_end(&mut said))
+            .await
+            .unwrap();
         flooding.abort();
         let goaway = farewell_in(&said);
         assert_eq!(goaway, Some(ENHANCE_YOUR_CALM), "{kind}");
@@ -309,7 +309,8 @@ async fn the_score_can_be_turned_off() {
     assert_eq!(config.connections.http2.abuse, None);
     let edge = Edge::start(config, 1).await;
     let mut raw = Raw::new(edge.addresses[0]).await;
-    raw.send(&frame(2, 0, 1, &[0, 0, 0, 0, 5]).repeat(5000)).await;
+    raw.send(&frame(2, 0, 1, &[0, 0, 0, 0, 5]).repeat(5000))
+        .await;
     raw.send(&get(3, "/quick", 1)).await;
     assert!(raw.until(1, 3).await.is_some(), "an answer");
     drop(raw);
@@ -348,7 +349,10 @@ async fn ordinary_clients_are_left_alone() {
             .body(())
             .unwrap();
         let mut client = client.clone().ready().await.unwrap();
-        client.send_request(request, false).map(|(a, b)| (b, a)).unwrap()
+        client
+            .send_request(request, false)
+            .map(|(a, b)| (b, a))
+            .unwrap()
     };
     let mut left = 2_000_000;
     while left > 0 {
@@ -372,7 +376,9 @@ async fn ordinary_clients_are_left_alone() {
         let data = data.unwrap();
         taken += data.len();
         for _ in data.chunks(1024) {
-            body.flow_control().release_capacity(data.len().min(1024)).ok();
+            body.flow_control()
+                .release_capacity(data.len().min(1024))
+                .ok();
         }
     }
     assert_eq!(taken, 1024 * 1024);
@@ -391,7 +397,14 @@ async fn a_frame_that_does_not_end_is_closed() {
         ("a frame's head", vec![0, 0, 8]),
         ("a ping", frame(6, 0, 0, &[1; 8])[..12].to_vec()),
         ("a header block", frame(1, 1, 3, &[0x82])),
-        ("a body", [get(3, "/up", 0), frame(0, 1, 3, &[b'b'; 9000])[..99].to_vec()].concat()),
+        (
+            "a body",
+            [
+                get(3, "/up", 0),
+                frame(0, 1, 3, &[b'b'; 9000])[..99].to_vec(),
+            ]
+            .concat(),
+        ),
     ] {
         let mut raw = Raw::new(edge.addresses[0]).await;
         // It asked for something before.
@@ -431,7 +444,9 @@ async fn idleness_ends_by_goaway_whatever_is_pinged() {
     });
     let mut said = Vec::new();
     let mut read = read;
-    let _ = timeout(PATIENCE, read.read_to_end(&mut said)).await.expect("it ends");
+    let _ = timeout(PATIENCE, read.read_to_end(&mut said))
+        .await
+        .expect("it ends");
     pinging.abort();
     assert_eq!(farewell_in(&said), Some(NO_ERROR));
     assert_eq!(refused(&edge, "h2_abuse"), 0);
@@ -462,13 +477,21 @@ async fn a_slow_body_ends_alone() {
             sleep(Duration::from_millis(30)).await;
         }
     });
-    let reset = timeout(PATIENCE, answer).await.expect("it ends").unwrap_err();
+    let reset = timeout(PATIENCE, answer)
+        .await
+        .expect("it ends")
+        .unwrap_err();
     assert!(reset.is_reset(), "{reset}");
     assert_eq!(refused(&edge, "slow_body"), 1);
     assert_eq!(ask(&client, "/quick").await.unwrap(), 200);
     // A gRPC stream pauses as it likes.
-    stream.send_data(Bytes::from(vec![b'g'; 1000]), true).unwrap();
-    assert_eq!(timeout(PATIENCE, lasting).await.unwrap().unwrap().status(), 200);
+    stream
+        .send_data(Bytes::from(vec![b'g'; 1000]), true)
+        .unwrap();
+    assert_eq!(
+        timeout(PATIENCE, lasting).await.unwrap().unwrap().status(),
+        200
+    );
     dripping.abort();
     drop((client, stream));
     edge.stop().await;
@@ -531,7 +554,8 @@ async fn a_connection_that_takes_nothing_ends() {
     let edge = Edge::start(config, 1).await;
     let mut raw = Raw::new(edge.addresses[0]).await;
     // Streams have all the room, the connection the 64 KiB of the beginning.
-    raw.send(&frame(SETTINGS, 0, 0, &[0, 4, 0x10, 0, 0, 0])).await;
+    raw.send(&frame(SETTINGS, 0, 0, &[0, 4, 0x10, 0, 0, 0]))
+        .await;
     raw.send(&get(1, "/big", 1)).await;
     raw.send(&get(3, "/big", 1)).await;
     while raw.next().await.is_some() {}
@@ -560,16 +584,49 @@ async fn malformed_requests_are_counted() {
     let answer = raw.until(1, 1).await.expect("an answer");
     assert_eq!(answer.flags & 1, 1, "it is all of it");
     assert_eq!(refused(&edge, "malformed"), 1);
-    // Not even frames
-    let mut raw = Raw::new(edge.addresses[0]).await;
-    raw.send(&frame(0, 0, 0, b"DATA on stream 0")).await;
-    assert!(matches!(raw.farewell().await, Some(1..)));
-    timeout(PATIENCE, async {
-        while refused(&edge, "malformed") < 2 {
-            sleep(Duration::from_millis(5)).await;
+    // Frames that end the connection at once: one on no stream, and one after the end of its stream.
+    for (wrong, before) in [
+        (frame(0, 0, 0, b"body"), 1),
+        ([get(1, "/slow", 1), frame(0, 0, 1, b"more")].concat(), 2),
+    ] {
+        let mut raw = Raw::new(edge.addresses[0]).await;
+        raw.send(&wrong).await;
+        assert!(matches!(raw.farewell().await, Some(1..ENHANCE_YOUR_CALM)));
+        timeout(PATIENCE, async {
+            while refused(&edge, "malformed") <= before {
+                sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await
+        .expect("it is counted");
+    }
+    edge.stop().await;
+}
+
+/// What was taken back is not worked on any longer.
+#[tokio::test]
+async fn requests_that_are_reset_end_upstream_too() {
+    let edge = Edge::start(config(vec![plain()]), 1).await;
+    let (client, _driver) = client(edge.addresses[0]).await;
+    let mut pending = Vec::new();
+    for _ in 0..20 {
+        let request = http::Request::get("http://app.test/hang").body(()).unwrap();
+        let mut client = client.clone().ready().await.unwrap();
+        pending.push(client.send_request(request, true).unwrap());
+    }
+    for (left, reset) in [(20, 15), (5, 5), (0, 0)] {
+        timeout(PATIENCE, async {
+            while HANGING.load(Relaxed) != left {
+                sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await
+        .unwrap_or_else(|_| panic!("{left} are left, not {}", HANGING.load(Relaxed)));
+        for (_, mut sender) in pending.drain(..reset) {
+            sender.send_reset(h2::Reason::CANCEL);
         }
-    })
-    .await
-    .expect("it is counted");
+    }
+    assert_eq!(ask(&client, "/quick").await.unwrap(), 200);
+    drop(client);
     edge.stop().await;
 }
