@@ -255,6 +255,9 @@ where
                 let polled = driving.as_mut().poll(cx);
                 let deadline = {
                     let mut ledger = self.watch.ledger();
+                    for _ in 0..ledger.take_unseen() {
+                        self.metrics.connection_refused("malformed");
+                    }
                     if let Some(kind) = ledger.abuse() {
                         return Poll::Ready(Err(End::Abused(kind)));
                     }

@@ -141,6 +141,8 @@ pub struct Ledger<H> {
     streams: Streams<H>,
     /// Streams whose head is complete, in the order in which the h2 crate will hand them out.
     unaccepted: VecDeque<u32>,
+    /// Requests that were never handed out.
+    unseen: u32,
     newest: u32,
     /// A request has begun.
     begun: bool,
@@ -188,6 +190,7 @@ impl<H> Ledger<H> {
             outbound: Frames::after(0),
             streams: Streams::new(limits.streams),
             unaccepted: VecDeque::new(),
+            unseen: 0,
             newest: 0,
             begun: false,
             idle_since: now,
@@ -572,9 +575,9 @@ impl<H> Ledger<H> {
             // The connection as a whole: the more answers wait, the less each byte is worth.
             let abreast = self.answering.clamp(1, 8);
             self.shut.moved(&mut self.drain, bytes / abreast, now);
-        } else if !self.unaccepted.is_empty() {
-            // The h2 crate answers some requests by itself (431).
-            self.unaccepted.retain(|id| *id != head.stream);
+        } else if self.is_refused(head.stream) {
+            // Answered by the h2 crate itself (431).
+            self.unseen = self.unseen.saturating_add(1);
         }
         self.judge_drain(now);
         if ends && let Some(score) = &mut self.score {
@@ -590,14 +593,21 @@ impl<H> Ledger<H> {
         match head.kind {
             frame::RST_STREAM => {
                 let stream = self.close(head.stream, now);
-                self.unaccepted.retain(|id| *id != head.stream);
-                let known = stream.as_ref().is_some_and(|stream| !stream.malformed);
+                // The h2 crate refuses some requests by itself, unseen by anyone else.
+                let unseen = self.is_refused(head.stream);
                 match u32::from_be_bytes([a, b, c, d]) {
                     NO_ERROR | INTERNAL_ERROR | CANCEL | ENHANCE_YOUR_CALM => {}
                     REFUSED_STREAM => self.offend(Offence::ExcessStream, now),
                     STREAM_CLOSED => self.offend(Offence::StrayFrame, now),
-                    _ if known => self.offend(Offence::ForcedReset, now),
-                    _ => {}
+                    _ if unseen => {
+                        self.unseen = self.unseen.saturating_add(1);
+                        self.offend(Offence::Malformed, now);
+                    }
+                    _ => match stream {
+                        Some(stream) if stream.malformed => {}
+                        Some(_) => self.offend(Offence::ForcedReset, now),
+                        None => self.offend(Offence::StrayFrame, now),
+                    },
                 }
             }
             frame::GOAWAY => {
@@ -615,6 +625,21 @@ impl<H> Ledger<H> {
             }
             _ => {}
         }
+    }
+
+    /// Whether what we say of a stream refuses it before it was handed out, which it never will be.
+    fn is_refused(&mut self, id: u32) -> bool {
+        if self.unaccepted.is_empty() {
+            return false;
+        }
+        let before = self.unaccepted.len();
+        self.unaccepted.retain(|other| *other != id);
+        self.unaccepted.len() < before
+    }
+
+    /// Requests that the h2 crate has refused by itself since this was asked last.
+    pub fn take_unseen(&mut self) -> u32 {
+        std::mem::take(&mut self.unseen)
     }
 
     /// Whether the connection's window keeps answers back.

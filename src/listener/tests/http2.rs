@@ -146,6 +146,12 @@ async fn ask(client: &SendRequest<Bytes>, path: &str) -> Result<u16, h2::Error> 
     Ok(answer.status().as_u16())
 }
 
+/// Asks for something on this stream: which stream was answered.
+async fn ask_raw(raw: &mut Raw, stream: u32) -> Option<u32> {
+    raw.send(&get(stream, "/quick", 1)).await;
+    Some(raw.until(1, stream).await?.stream)
+}
+
 fn counted(edge: &Edge, line: &str) -> u64 {
     let rendered = edge.shared.metrics.render();
     let value = rendered.lines().find_map(|found| found.strip_prefix(line));
@@ -199,7 +205,7 @@ async fn floods_end_by_goaway() {
         (
             "continuation",
             frame(1, 1, 1, &[0x82]),
-            once(frame(9, 0, 1, &[0x82])),
+            once(frame(9, 0, 1, b"\x00\x01x\x01y")),
         ),
     ] {
         let mut raw = Raw::new(address).await;
@@ -571,7 +577,9 @@ async fn a_connection_that_takes_nothing_ends() {
 
 #[tokio::test]
 async fn malformed_requests_are_counted() {
-    let edge = Edge::start(config(vec![plain()]), 1).await;
+    let mut config = config(vec![plain()]);
+    config.connections.http2.header_bytes = 1000;
+    let edge = Edge::start(config, 1).await;
     let mut raw = Raw::new(edge.addresses[0]).await;
     // Two names for one place.
     let mut block = vec![0x82, 0x86, 0x84, 0x01, 8];
@@ -584,10 +592,27 @@ async fn malformed_requests_are_counted() {
     let answer = raw.until(1, 1).await.expect("an answer");
     assert_eq!(answer.flags & 1, 1, "it is all of it");
     assert_eq!(refused(&edge, "malformed"), 1);
+    // Refused by the h2 crate: a header of HTTP/1, and too large a head.
+    raw.send(&frame(1, 5, 3, b"\x82\x86\x84\x00\x0aconnection\x05close"))
+        .await;
+    assert!(raw.until(3, 3).await.is_some(), "a reset");
+    let mut large = b"\x82\x86\x84\x01\x08app.test\x00\x01x\x7f\x81\x08".to_vec();
+    large.extend([b'y'; 1152]);
+    raw.send(&frame(1, 5, 5, &large)).await;
+    let answer = raw.until(1, 5).await.expect("an answer");
+    assert!(answer.payload.ends_with(b"431") || answer.payload.len() < 8);
+    assert_eq!(ask_raw(&mut raw, 7).await, Some(7));
+    timeout(PATIENCE, async {
+        while refused(&edge, "malformed") < 3 {
+            sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .expect("they are counted");
     // Frames that end the connection at once: one on no stream, and one after the end of its stream.
     for (wrong, before) in [
-        (frame(0, 0, 0, b"body"), 1),
-        ([get(1, "/slow", 1), frame(0, 0, 1, b"more")].concat(), 2),
+        (frame(0, 0, 0, b"body"), 3),
+        ([get(1, "/slow", 1), frame(0, 0, 1, b"more")].concat(), 4),
     ] {
         let mut raw = Raw::new(edge.addresses[0]).await;
         raw.send(&wrong).await;
