@@ -176,7 +176,7 @@ where
         let end = self.streams(&mut h2, &digest).await;
         let reason = match end {
             End::Abused(_) => Reason::ENHANCE_YOUR_CALM,
-            End::Idle | End::SlowReader => Reason::NO_ERROR,
+            End::Idle | End::SlowReader | End::Late => Reason::NO_ERROR,
             _ => return end,
         };
         h2.abrupt_shutdown(reason);
@@ -227,6 +227,15 @@ where
 
     /// Hands a stream to pingora, in a task of its own.
     fn begin(&self, session: HttpSession) {
+        let id = {
+            let mut ledger = self.watch.ledger();
+            let id = ledger.handed_out();
+            if id.is_some_and(|id| !ledger.is_open(id)) {
+                // Taken back already: nothing is begun for it.
+                return;
+            }
+            id
+        };
         let lasting = session
             .req_header()
             .headers
@@ -241,9 +250,12 @@ where
                 app.dropped.notify_one();
             }
         });
-        self.watch
-            .ledger()
-            .accepted(task.abort_handle(), lasting, self.watch.now());
+        if let Some(id) = id {
+            let now = self.watch.now();
+            self.watch
+                .ledger()
+                .served_by(id, task.abort_handle(), lasting, now);
+        }
     }
 
     /// Runs what drives the connection, unless the ledger ends it. Streams that are too late are ended
@@ -317,6 +329,9 @@ fn options(limits: &Http2Limits) -> H2Options {
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_local_error_reset_streams(Some(LOCAL_RESETS))
+        // Many may be taken back at once, by either side: the score says when it is too often.
+        .max_concurrent_reset_streams(limits.streams.get() as usize)
+        .max_pending_accept_reset_streams(limits.streams.get() as usize)
         .max_send_buffer_size(SEND_BUFFER);
     options
 }

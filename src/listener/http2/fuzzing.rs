@@ -49,7 +49,11 @@ pub fn http2_frames(data: &[u8]) {
             0..=2 => ledger.received(piece, now),
             3 | 4 => ledger.sent(piece, now),
             5 => ledger.starves(|| now),
-            6 => ledger.accepted((), length % 2 == 0, now),
+            6 => {
+                if let Some(id) = ledger.handed_out() {
+                    ledger.served_by(id, (), length % 2 == 0, now);
+                }
+            }
             _ => {
                 ledger.all_accepted();
                 let due = ledger.deadline() <= now;

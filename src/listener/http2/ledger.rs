@@ -664,11 +664,21 @@ impl<H> Ledger<H> {
         Some(stream)
     }
 
-    /// The h2 crate has handed out its next request, which `handle` ends.
-    pub fn accepted(&mut self, handle: H, lasting: bool, now: Nanos) {
+    /// The h2 crate has handed out its next request: its stream, as far as it is known.
+    pub fn handed_out(&mut self) -> Option<u32> {
+        self.unaccepted.pop_front()
+    }
+
+    /// Whether this stream is open still.
+    #[must_use]
+    pub fn is_open(&mut self, id: u32) -> bool {
+        self.streams.find(id).is_some()
+    }
+
+    /// A stream is served: by what `handle` ends.
+    pub fn served_by(&mut self, id: u32, handle: H, lasting: bool, now: Nanos) {
         let at = self.waiting.at(now);
-        let id = self.unaccepted.pop_front();
-        if let Some(stream) = id.and_then(|id| self.streams.find(id)) {
+        if let Some(stream) = self.streams.find(id) {
             let before = stream.is_answering();
             stream.handle = Some(handle);
             stream.lasting = lasting;

@@ -94,9 +94,16 @@ impl Story {
     /// A request comes, and is handed out.
     fn request(&mut self, stream: u32, flags: u8, name: &'static str, lasting: bool) -> &mut Self {
         self.client(&head(stream, flags));
-        self.ledger.accepted(name, lasting, self.now);
+        self.accept(name, lasting);
         self.ledger.check();
         self
+    }
+
+    /// The next request is handed out: whether it is still wanted.
+    fn accept(&mut self, name: &'static str, lasting: bool) -> bool {
+        let id = self.ledger.handed_out().unwrap();
+        self.ledger.served_by(id, name, lasting, self.now);
+        self.ledger.is_open(id)
     }
 
     /// Time passes, looked at whenever the ledger asks to be: what ended, and when, in seconds.
@@ -352,12 +359,12 @@ fn handles_follow_their_streams() {
     // The second is reset before it was handed out, which it is all the same.
     story.client(&[head(1, 0), head(3, 0), head(5, 0), frame(3, 0, 3, &[0; 4])].concat());
     for name in ["one", "two", "three"] {
-        story.ledger.accepted(name, name == "one", story.now);
+        assert_eq!(story.accept(name, name == "one"), name != "two");
     }
     // The first was refused by the h2 crate itself: it is never handed out.
     story.client(&[head(7, 0), head(9, 0)].concat());
     story.server(&frame(3, 0, 7, &[0, 0, 0, 1]));
-    story.ledger.accepted("nine", false, story.now);
+    assert!(story.accept("nine", false));
     assert_eq!(
         story.pass(20),
         [(10, "three Body".to_owned()), (10, "nine Body".to_owned())]
@@ -424,7 +431,7 @@ fn frames_cost_little() {
         for (request, answer) in &pairs {
             story.now = Nanos(u64::try_from(began.elapsed().as_nanos()).unwrap());
             story.ledger.received(request, story.now);
-            story.ledger.accepted("handle", false, story.now);
+            story.accept("handle", false);
             story.ledger.starves(|| story.now);
             story.ledger.sent(answer, story.now);
             frames += 3;
