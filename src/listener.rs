@@ -14,6 +14,7 @@ mod accept;
 mod answer;
 pub mod budget;
 mod chunked;
+pub mod client_hello;
 mod close;
 mod deadline;
 mod handshake;
