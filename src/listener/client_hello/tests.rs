@@ -81,6 +81,15 @@ fn records(message: &[u8], fragment: usize) -> Vec<u8> {
         .collect()
 }
 
+/// A hello with this ticket and these versions, and little else.
+pub fn with_ticket(ticket: &[u8], versions: &[u16]) -> Vec<u8> {
+    let extensions = [
+        (extension::SUPPORTED_VERSIONS, short(&list(versions))),
+        (extension::SESSION_TICKET, ticket.to_vec()),
+    ];
+    records(&hello(0x0303, &[0xc02f], &extensions), RECORD)
+}
+
 #[test]
 fn captured_hellos_have_their_published_fingerprints() {
     let vectors = vectors();
