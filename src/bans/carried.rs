@@ -69,9 +69,10 @@ impl Bans {
         for shard in &self.shards {
             let shard = shard.read();
             let entries = shard.entries.iter();
-            all.extend(entries.filter_map(|(prefix, entry)| {
-                Carried::of(super::net_of(*prefix), entry, now)
-            }));
+            all.extend(
+                entries
+                    .filter_map(|(prefix, entry)| Carried::of(super::net_of(*prefix), entry, now)),
+            );
         }
         all
     }
@@ -135,7 +136,8 @@ mod tests {
         old.ban(client("203.0.113.7"), MINUTE, "per-login", at(1000));
         old.ban(client("2001:db8::1"), 2 * MINUTE, "h2", at(1000));
         let network = "198.51.100.0/24".parse().unwrap();
-        old.add(network, MINUTE, Some("scanners"), at(1000)).unwrap();
+        old.add(network, MINUTE, Some("scanners"), at(1000))
+            .unwrap();
         let new = successor(&old, at(1040), &[]);
         assert_eq!(new.until(client("203.0.113.7"), at(0)), Some(at(20)));
         assert_eq!(new.until(client("2001:db8::2"), at(0)), Some(at(80)));
@@ -144,7 +146,13 @@ mod tests {
         let listed = new.list(9, at(0)).0;
         let told: Vec<_> = listed
             .iter()
-            .map(|ban| (ban.network.to_string(), &*ban.source, ban.comment.as_deref()))
+            .map(|ban| {
+                (
+                    ban.network.to_string(),
+                    &*ban.source,
+                    ban.comment.as_deref(),
+                )
+            })
             .collect();
         assert_eq!(
             told,

@@ -42,6 +42,7 @@ pub struct Metrics {
     upstreams: Names<UpstreamMetrics>,
     challenges: (IntCounterVec, Words<2>),
     reloads: (IntCounterVec, Words<1>),
+    upgrades: (IntCounterVec, Words<1>),
     last_reload_successful: IntGauge,
     last_reload_success_time: IntGauge,
     bans_placed: IntCounterVec,
@@ -190,6 +191,14 @@ impl Metrics {
                 ),
                 Words::default(),
             ),
+            upgrades: (
+                counters(
+                    "rempart_upgrades_total",
+                    "Hand-overs between processes by result: taken by this one, or failed to another.",
+                    &["result"],
+                ),
+                Words::default(),
+            ),
             last_reload_successful: gauge(
                 "rempart_config_last_reload_successful",
                 "1 when the last reload was taken, 0 when the file was refused.",
@@ -322,6 +331,13 @@ impl Metrics {
             let now = i64::try_from(unix_seconds).unwrap_or(i64::MAX);
             self.last_reload_success_time.set(now);
         }
+    }
+
+    /// This process has taken over from another, or failed to hand over to one.
+    pub fn upgrade(&self, taken: bool) {
+        let result = if taken { "taken" } else { "failed" };
+        let (family, known) = &self.upgrades;
+        known.inc([result], || family.with_label_values(&[result]));
     }
 
     /// A guard of this name, or `admin`, placed a ban.
