@@ -224,7 +224,7 @@ async fn take_bans(predecessor: Predecessor, bans: &Arc<Bans>) -> io::Result<Pre
     let taking = tokio::task::spawn_blocking(move || {
         let carried = predecessor.prepared()?;
         let taken = bans.take_over(&carried, clock::now());
-        info!(bans = taken, "bans were taken over");
+        info!(bans = taken, "bans go on");
         Ok(predecessor)
     });
     taking.await.map_err(io::Error::other)?
