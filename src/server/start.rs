@@ -96,6 +96,8 @@ pub async fn start(
     let config = &generation.config;
     let mut inherited = Inherited::new(sockets.listeners);
     let mut vital = Vital::default();
+    #[cfg(test)]
+    super::tests::doom(&mut vital);
     let admin =
         admin_listener(config, sockets.admin, &mut inherited, predecessor.is_some()).await?;
     let held = admin

@@ -78,7 +78,9 @@ impl Supervisor {
         self.tell(&format!("MAINPID={pid}\nREADY=1"));
     }
 
+    /// The end, and why: a line may have come from elsewhere, and is one line.
     pub fn stopping(&self, status: &str) {
+        let status = status.replace(char::is_control, " ");
         self.tell(&format!("STOPPING=1\nSTATUS={status}"));
     }
 

@@ -17,6 +17,21 @@ const CONFIG: &str = "REMPART_TEST_CONFIG";
 /// Seconds until a test that would hang fails.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+const DOOMED: &str = "REMPART_TEST_DOOMED";
+
+/// Called at the start: a vital task that panics when the first bytes come to the address that the
+/// environment names.
+pub fn doom(vital: &mut super::Vital) {
+    if let Ok(address) = env::var(DOOMED) {
+        vital.spawn("a doomed task", async move {
+            let mut trigger = tokio::net::TcpStream::connect(address).await.unwrap();
+            let mut byte = [0];
+            let read = tokio::io::AsyncReadExt::read(&mut trigger, &mut byte).await;
+            panic!("the test asked: {read:?}");
+        });
+    }
+}
+
 /// Called within the accept loops.
 pub fn panic_for(address: IpAddr) {
     assert_ne!(address, IpAddr::from([127, 0, 0, 77]), "the test asked");
@@ -38,10 +53,11 @@ struct Process {
 }
 
 impl Process {
-    fn start(config: &Path) -> Self {
+    fn start(config: &Path, environment: &[(&str, String)]) -> Self {
         let mut child = Command::new(env::current_exe().unwrap())
             .args(["--exact", "server::tests::process", "--nocapture"])
             .env(CONFIG, config)
+            .envs(environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -103,15 +119,19 @@ fn connect(source: [u8; 4], to: SocketAddr) -> TcpStream {
     socket.into()
 }
 
-#[test]
-fn a_listener_that_dies_ends_the_process_with_an_error() {
-    let folder = tempfile::tempdir().unwrap();
+fn configuration(folder: &tempfile::TempDir) -> std::path::PathBuf {
     let config = folder.path().join("rempart.yaml");
     let yaml = "listeners: [{ address: 127.0.0.1:0 }, { address: 127.0.0.1:0, redirect_to: https }]\n\
                 upstreams: { app: { endpoints: [127.0.0.1:1] } }\n\
                 routes: [{ name: app, path: /, upstream: app }]\n";
     std::fs::write(&config, yaml).unwrap();
-    let mut process = Process::start(&config);
+    config
+}
+
+#[test]
+fn a_listener_that_dies_ends_the_process_with_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut process = Process::start(&configuration(&folder), &[]);
     let address = process.wait_for("listening")["address"].clone();
     let address = address.as_str().unwrap().parse().unwrap();
     process.wait_for("serving");
@@ -133,4 +153,22 @@ fn a_listener_that_dies_ends_the_process_with_an_error() {
     assert!(error.as_str().unwrap().contains("panicked"), "{error}");
     assert_eq!(process.wait(), Some(70));
     drop(hostile);
+}
+
+#[test]
+fn a_vital_task_that_dies_ends_the_process_with_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let trigger = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = trigger.local_addr().unwrap().to_string();
+    let mut process = Process::start(&configuration(&folder), &[(DOOMED, address)]);
+    process.wait_for("serving");
+    assert!(process.child.try_wait().unwrap().is_none());
+    trigger.accept().unwrap().0.write_all(b"!").unwrap();
+    let error = process.wait_for("stopped")["error"].clone();
+    let error = error.as_str().unwrap();
+    assert!(
+        error.starts_with("a doomed task: ") && error.contains("panicked"),
+        "{error}"
+    );
+    assert_eq!(process.wait(), Some(70));
 }

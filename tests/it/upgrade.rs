@@ -8,7 +8,15 @@ use crate::{
         raw, tools, wait_for, wait_until,
     },
 };
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::Path,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
 
 /// A process that took over. It ends with its owner.
 pub struct Successor(pub u64);
@@ -95,6 +103,56 @@ fn not_one_request_of_a_load_fails() {
     third.signal("TERM");
     third.wait();
     assert!(raw::connect("127.0.0.1", edge.tls()).is_err());
+}
+
+#[test]
+fn not_one_connection_is_refused_or_reset() {
+    let upstream = Nginx::start();
+    let mut edge = Edge::start(&site(upstream.address, ""));
+    let address = edge.plain();
+    let (served, stop) = (
+        Arc::new(AtomicUsize::new(0)),
+        Arc::new(AtomicBool::new(false)),
+    );
+    // Nobody tries again here, as browsers and k6 would: each connection is opened, asks once, and
+    // must be answered.
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            let (served, stop) = (Arc::clone(&served), Arc::clone(&stop));
+            std::thread::spawn(move || -> std::io::Result<()> {
+                let get = b"GET / HTTP/1.1\r\nhost: app.example.com\r\nconnection: close\r\n\r\n";
+                while !stop.load(Ordering::SeqCst) {
+                    let mut client = raw::connect("127.0.0.1", address)?;
+                    assert_eq!(raw::exchange(&mut client, get)?.status, 200);
+                    served.fetch_add(1, Ordering::SeqCst);
+                }
+                Ok(())
+            })
+        })
+        .collect();
+    let more = || {
+        let before = served.load(Ordering::SeqCst);
+        wait_until("connections", 30, || {
+            served.load(Ordering::SeqCst) > before + 200
+                || clients.iter().any(std::thread::JoinHandle::is_finished)
+        });
+    };
+    more();
+    edge.signal("QUIT");
+    let mut current = Successor::of(&edge, 0);
+    for earlier in 1..4 {
+        more();
+        current.signal("QUIT");
+        let next = Successor::of(&edge, earlier);
+        current.wait();
+        current = next;
+    }
+    more();
+    stop.store(true, Ordering::SeqCst);
+    for client in clients {
+        client.join().unwrap().expect("every connection is served");
+    }
+    assert!(edge.process().wait(25).success());
 }
 
 #[test]
