@@ -28,7 +28,7 @@ use crate::{
 use handover::{Offer, Upgrade, give::Failure};
 use program::Program;
 use reload::Reloader;
-use start::{Origin, protect, start_tasks, warn_of};
+use start::{Origin, duplicate, protect, start_tasks, warn_of};
 use std::{
     future::pending,
     io,
@@ -43,7 +43,7 @@ use systemd::Supervisor;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, watch as channel},
-    time::{Interval, timeout},
+    time::{Interval, sleep},
 };
 use tracing::{error, info, warn};
 use vital::Vital;
@@ -236,11 +236,9 @@ impl Running {
                 "this is process 1, whose end is the end of its container: replace the container",
             ));
         }
-        let admin = self.admin.as_ref();
-        let admin = admin.map(|(address, socket)| Ok((*address, socket.try_clone()?)));
         Ok(Offer {
             listeners: self.reloader.listeners().duplicate()?,
-            admin: admin.transpose().map_err(|error: io::Error| error)?,
+            admin: self.admin.as_ref().map(duplicate).transpose()?,
             bans: Arc::clone(&self.edge.bans),
         })
     }
@@ -282,14 +280,12 @@ impl Running {
         self.reloader.listeners().let_go();
         self.stop.send_replace(true);
         let result = tokio::select! {
-            finished = timeout(grace, self.workers.finish()) => match finished {
-                Ok(finished) => finished.map_err(io::Error::other),
-                Err(_) => {
-                    warn!("connections were still open at the end of the grace period");
-                    Ok(())
-                }
-            },
-            () = insist(signals, handed_over && reason == Reason::HandedOver) => {
+            finished = self.workers.finish() => finished.map_err(io::Error::other),
+            () = sleep(grace) => {
+                warn!("connections were still open at the end of the grace period");
+                Ok(())
+            }
+            () = insist(signals, reason) => {
                 warn!("asked again to end: open connections are cut");
                 Ok(())
             }
@@ -300,10 +296,11 @@ impl Running {
     }
 }
 
-/// Waits for one more signal to end; for two, if none has come so far: a supervisor tells every
-/// process that it finds.
-async fn insist(signals: &mut Signals, first: bool) {
-    for _ in 0..=u32::from(first) {
+/// Waits until a signal asks for the end again. Where none has asked so far, the first is no
+/// insistence: a supervisor tells every process that it finds.
+async fn insist(signals: &mut Signals, reason: Reason) {
+    let times = if reason == Reason::Asked { 1 } else { 2 };
+    for _ in 0..times {
         tokio::select! {
             _ = signals.terminate.recv() => {}
             _ = signals.interrupt.recv() => {}

@@ -26,11 +26,17 @@ use arc_swap::ArcSwap;
 use std::{
     io, net::SocketAddr, net::TcpListener, num::NonZeroUsize, path::Path, sync::Arc, time::Duration,
 };
-use tokio::{runtime::Handle, sync::mpsc, sync::watch as channel, time::timeout};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, watch as channel},
+    time::{Interval, MissedTickBehavior, timeout},
+};
 use tracing::{info, warn};
 
 /// How long the start waits for names to be resolved, so that the first request finds an endpoint.
 const RESOLVING: Duration = Duration::from_secs(2);
+/// The name of the task that serves `/metrics` and the rest.
+const ADMIN: &str = "the admin listener";
 /// Of the time that the watchdog allows, how much passes between two signs of life.
 const SIGNS_OF_LIFE: u32 = 3;
 
@@ -98,19 +104,15 @@ pub async fn start(
     let mut vital = Vital::default();
     #[cfg(test)]
     super::tests::doom(&mut vital);
-    let admin =
-        admin_listener(config, sockets.admin, &mut inherited, predecessor.is_some()).await?;
-    let held = admin
-        .as_ref()
-        .map(|(address, socket)| Ok((*address, socket.try_clone()?)));
-    let held = held.transpose().map_err(|error: io::Error| error)?;
-    let mut serve_admin = admin.map(|(_, socket)| admin_task(&edge, socket, ready, closing));
-    if predecessor.is_none()
-        && let Some(serve) = serve_admin.take()
-    {
+    let takes_over = predecessor.is_some();
+    let admin = admin_listener(config, sockets.admin, &mut inherited, takes_over).await?;
+    let held = admin.as_ref().map(duplicate).transpose()?;
+    let serve = admin.map(|(_, socket)| admin_task(&edge, socket, ready, closing));
+    let mut serve = serve.transpose()?;
+    if !takes_over && let Some(serve) = serve.take() {
         // From the beginning, so that a slow start can be seen. Where another process still serves,
         // its answers are the true ones.
-        vital.spawn("the admin listener", serve?);
+        vital.spawn(ADMIN, serve);
     }
     // A name that does not resolve must not keep the rest from being served.
     let _ = timeout(RESOLVING, generation.upstreams.resolved()).await;
@@ -121,21 +123,13 @@ pub async fn start(
         None => None,
     };
     let (listeners, sockets) = Listeners::bind_with(config, workers.get(), &mut inherited)?;
-    leave_out(&inherited, predecessor.is_some());
-    let shared = Arc::new(Shared {
-        config: Arc::clone(&edge.config),
-        bans: Arc::clone(&edge.bans),
-        metrics: Arc::clone(metrics),
-        gate: Arc::new(sources::Lists(Arc::clone(&edge))),
-        budget: Arc::new(Budget::default()),
-        draining: stopping.clone(),
-    });
+    leave_out(&inherited, takes_over);
     let beat = supervisor.watchdog().map(|within| within / SIGNS_OF_LIFE);
     let mut running = Workers::new(beat);
-    running.start(sockets, &shared, &edge, &stopping)?;
+    running.start(sockets, &shared(&edge, stopping.clone()), &edge, &stopping)?;
     readiness.send_replace(Readiness::Ready);
-    if let Some(serve) = serve_admin {
-        vital.spawn("the admin listener", serve?);
+    if let Some(serve) = serve {
+        vital.spawn(ADMIN, serve);
     }
     info!(
         workers = workers.get(),
@@ -145,13 +139,7 @@ pub async fn start(
     );
     if let Some(predecessor) = predecessor {
         metrics.upgrade(true);
-        let pid = predecessor.pid;
-        match predecessor.ready() {
-            Ok(()) => info!(from = pid, "taken over"),
-            Err(error) => {
-                warn!(from = pid, %error, "the process before is gone: this one serves all the same");
-            }
-        }
+        dismiss(predecessor);
     }
     let status = format!(
         "serving {} listeners with {workers} workers",
@@ -173,9 +161,27 @@ pub async fn start(
         admin: held,
         program,
         upgrade: None,
-        beat: beat.map(tokio::time::interval),
+        beat: beat.map(interval),
     };
     Ok((running, changed))
+}
+
+fn interval(every: Duration) -> Interval {
+    let mut interval = tokio::time::interval(every);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
+/// What all workers share.
+fn shared(edge: &Arc<Edge>, draining: channel::Receiver<bool>) -> Arc<Shared> {
+    Arc::new(Shared {
+        config: Arc::clone(&edge.config),
+        bans: Arc::clone(&edge.bans),
+        metrics: Arc::clone(edge.recorder.metrics()),
+        gate: Arc::new(sources::Lists(Arc::clone(edge))),
+        budget: Arc::new(Budget::default()),
+        draining,
+    })
 }
 
 fn build(config: Config, control: &Handle) -> io::Result<Edge> {
@@ -232,6 +238,24 @@ async fn take_bans(predecessor: Predecessor, bans: &Arc<Bans>) -> io::Result<Pre
     taking.await.map_err(io::Error::other)?
 }
 
+/// Tells the process before that it may leave.
+fn dismiss(predecessor: Predecessor) {
+    let pid = predecessor.pid;
+    match predecessor.ready() {
+        Ok(()) => info!(from = pid, "taken over"),
+        Err(error) => {
+            warn!(from = pid, %error, "the process before is gone: this one serves all the same");
+        }
+    }
+}
+
+/// The same listener once more, with its address.
+pub fn duplicate(
+    (address, socket): &(SocketAddr, TcpListener),
+) -> io::Result<(SocketAddr, TcpListener)> {
+    Ok((*address, socket.try_clone()?))
+}
+
 /// The admin listener's socket: one that was handed over or passed, if it is for the configured
 /// address, or a new one.
 async fn admin_listener(
@@ -251,14 +275,13 @@ async fn admin_listener(
     }
     let explain =
         |error: io::Error| io::Error::new(error.kind(), format!("admin {configured}: {error}"));
-    let socket = match found {
-        Some((_, socket)) => socket,
-        None => {
-            let bound = tokio::net::TcpListener::bind(configured).await;
-            bound
-                .and_then(tokio::net::TcpListener::into_std)
-                .map_err(explain)?
-        }
+    let socket = if let Some((_, socket)) = found {
+        socket
+    } else {
+        let bound = tokio::net::TcpListener::bind(configured).await;
+        bound
+            .and_then(tokio::net::TcpListener::into_std)
+            .map_err(explain)?
     };
     socket.set_nonblocking(true)?;
     info!(listener = "admin", address = %socket.local_addr()?, "listening");

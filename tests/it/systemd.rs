@@ -9,12 +9,7 @@ use crate::{
     },
     upgrade::Successor,
 };
-use std::{
-    collections::BTreeSet,
-    net::SocketAddr,
-    os::unix::net::UnixDatagram,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, net::SocketAddr, os::unix::net::UnixDatagram, time::Duration};
 
 fn yaml(upstream: &Upstream, listeners: &str) -> String {
     format!(
@@ -75,12 +70,9 @@ fn it_says_how_it_is() {
         ready.starts_with("READY=1\nSTATUS=serving 1 listeners"),
         "{ready}"
     );
-    let began = Instant::now();
-    for _ in 0..4 {
+    for _ in 0..3 {
         assert_eq!(supervisor.next(), "WATCHDOG=1");
     }
-    // Each may be late, but not all of them can be early.
-    assert!(began.elapsed() > Duration::from_millis(1000));
     edge.signal("HUP");
     let reloading = supervisor.hears();
     assert!(

@@ -90,7 +90,7 @@ fn not_one_request_of_a_load_fails() {
     let second = Successor::of(&edge, 0);
     // Idle connections are told to go, so it leaves long before the grace is over.
     assert!(edge.process().wait(25).success());
-    assert_eq!(edge.metric(UPGRADES, &[("result", "taken")]), 1.0);
+    assert!(edge.metric(UPGRADES, &[("result", "taken")]) >= 1.0);
     more();
     // One that took over hands over as well.
     second.signal("QUIT");
