@@ -18,6 +18,7 @@ use crate::{
     config::Config,
     connection::{Connection, TlsInfo},
     identify::TrustedProxies,
+    record::metrics::Metrics,
 };
 use pingora_core::server::ShutdownWatch;
 use pingora_proxy::{HttpProxy, ProxyHttp};
@@ -42,7 +43,6 @@ const BACK_OFF: Duration = Duration::from_millis(50);
 const LAST: u32 = 4096;
 
 static ACCEPT_ERRORS: LogLimit = LogLimit::new();
-static PANICS: LogLimit = LogLimit::new();
 
 /// Accepts on one socket until the shutdown, which closes it.
 pub(super) async fn run<SV>(
@@ -175,17 +175,17 @@ pub(super) struct Alive {
 
 impl Drop for Alive {
     fn drop(&mut self) {
-        self.shared.metrics.connection_closed(&self.endpoint.name);
-        note_panic();
+        let metrics = &self.shared.metrics;
+        metrics.connection_closed(&self.endpoint.name);
+        count_panic(metrics);
     }
 }
 
-/// Called while something of a connection is dropped: writes down that it is dropped by a panic.
-pub(super) fn note_panic() {
-    if std::thread::panicking()
-        && let Some(left_out) = PANICS.admit()
-    {
-        tracing::error!(left_out, "a connection ended by a panic");
+/// Called while something of a connection is dropped: counts it if a panic drops it. What panicked,
+/// and where, is in the log ([`crate::logs`]).
+pub(super) fn count_panic(metrics: &Metrics) {
+    if std::thread::panicking() {
+        metrics.panicked();
     }
 }
 

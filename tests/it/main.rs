@@ -28,3 +28,5 @@ mod load;
 mod proxy_protocol;
 mod reload;
 mod shutdown;
+mod systemd;
+mod upgrade;
