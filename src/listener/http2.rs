@@ -83,6 +83,7 @@ pub(super) async fn serve<SV>(
         app: Arc::new(App {
             proxy: Arc::clone(proxy),
             connection: Arc::clone(&connection),
+            metrics: Arc::clone(&shared.metrics),
             draining: shared.draining.clone(),
             requests: AtomicU64::new(0),
             active: AtomicU32::new(0),
@@ -352,6 +353,7 @@ async fn farewell<SV>(app: &App<SV>) {
 struct App<SV> {
     proxy: Arc<HttpProxy<SV>>,
     connection: Arc<Connection>,
+    metrics: Arc<Metrics>,
     draining: ShutdownWatch,
     /// Requests begun.
     requests: AtomicU64,
@@ -377,6 +379,6 @@ impl<SV> Active<SV> {
 impl<SV> Drop for Active<SV> {
     fn drop(&mut self) {
         self.0.active.fetch_sub(1, Relaxed);
-        super::accept::note_panic();
+        super::accept::count_panic(&self.0.metrics);
     }
 }

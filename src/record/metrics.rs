@@ -43,6 +43,7 @@ pub struct Metrics {
     upstreams: Names<UpstreamMetrics>,
     challenges: (IntCounterVec, Words<2>),
     reloads: (IntCounterVec, Words<1>),
+    upgrades: (IntCounterVec, Words<1>),
     last_reload_successful: IntGauge,
     last_reload_success_time: IntGauge,
     bans_placed: IntCounterVec,
@@ -124,13 +125,7 @@ impl Metrics {
         let registry = Registry::new();
         let counters = |name, help, labels: &[&str]| counters(&registry, name, help, labels);
         let gauge = |name, help| gauge(&registry, name, help);
-        let build = gauges(
-            &registry,
-            "rempart_build_info",
-            "1, with the version that runs.",
-            &["version"],
-        );
-        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        build_info(&registry);
         Self {
             requests: counters(
                 "rempart_requests_total",
@@ -198,6 +193,12 @@ impl Metrics {
                     &["result"],
                 ),
                 Words::default(),
+            ),
+            upgrades: words(
+                &registry,
+                "rempart_upgrades_total",
+                "Hand-overs between processes by result: taken by this one, or failed to another.",
+                ["result"],
             ),
             last_reload_successful: gauge(
                 "rempart_config_last_reload_successful",
@@ -301,7 +302,7 @@ impl Metrics {
     }
 
     /// A connection was refused before TLS, or for what it sent: `banned`, `listed`, `per_client`,
-    /// `rate`, `total`, `proxy_header`, `handshake`, `timeout`, `slow_body`, `slow_reader`,
+    /// `rate`, `total`, `proxy_header`, `handshake`, `handshake_budget`, `timeout`, `slow_body`, `slow_reader`,
     /// `malformed`, `h2_abuse`.
     pub fn connection_refused(&self, reason: &'static str) {
         let (family, known) = &self.refused;
@@ -338,6 +339,13 @@ impl Metrics {
             let now = i64::try_from(unix_seconds).unwrap_or(i64::MAX);
             self.last_reload_success_time.set(now);
         }
+    }
+
+    /// This process has taken over from another, or failed to hand over to one.
+    pub fn upgrade(&self, taken: bool) {
+        let result = if taken { "taken" } else { "failed" };
+        let (family, known) = &self.upgrades;
+        known.inc([result], || family.with_label_values(&[result]));
     }
 
     /// A guard of this name, or `admin`, placed a ban.
@@ -445,6 +453,12 @@ fn source_number(source: Source) -> u32 {
     }
 }
 
+fn build_info(registry: &Registry) {
+    let help = "1, with the version that runs.";
+    let build = gauges(registry, "rempart_build_info", help, &["version"]);
+    build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+}
+
 fn request_durations(registry: &Registry) -> HistogramVec {
     let options = HistogramOpts::new(
         "rempart_request_duration_seconds",
@@ -470,6 +484,16 @@ fn decision_duration(registry: &Registry) -> Histogram {
 
 fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
     register(registry, IntCounterVec::new(Opts::new(name, help), labels))
+}
+
+/// Counters that are found by words of this program.
+fn words<const N: usize>(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: [&str; N],
+) -> (IntCounterVec, Words<N>) {
+    (counters(registry, name, help, &labels), Words::default())
 }
 
 fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {

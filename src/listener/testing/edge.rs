@@ -109,11 +109,12 @@ pub fn config(listeners: Vec<Listener>) -> Config {
     }
 }
 
-/// Refuses 127.0.0.66 alone.
+/// Refuses 127.0.0.66 alone, and panics at 127.0.0.77: that is within the accept loop.
 struct Gatekeeper;
 
 impl Gate for Gatekeeper {
     fn refuses(&self, address: IpAddr) -> bool {
+        assert_ne!(address, IpAddr::from([127, 0, 0, 77]), "the test asked");
         address == IpAddr::from([127, 0, 0, 66])
     }
 }
@@ -142,6 +143,7 @@ impl Edge {
             metrics: Arc::new(Metrics::default()),
             gate: Arc::new(Gatekeeper),
             budget: Arc::new(Budget::default()),
+            conduct: Arc::default(),
         });
         let proxy = Arc::new(http_proxy(
             &Arc::new(ServerConf::default()),
