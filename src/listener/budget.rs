@@ -48,6 +48,15 @@ struct Client {
     open: u32,
     /// The theoretical arrival time of GCRA: the bucket is full from then on.
     arrival: Nanos,
+    /// The same of strikes: none are held against the client from then on.
+    struck: Nanos,
+}
+
+impl Client {
+    /// When nothing is held against the client any more.
+    fn clear(&self) -> Nanos {
+        self.arrival.max(self.struck)
+    }
 }
 
 /// Why a connection is refused.
@@ -96,6 +105,30 @@ impl Budget {
             return Err(Refusal::Total);
         }
         Ok(place)
+    }
+
+    /// Holds a strike against a client, for a connection that had to be ended because of what came
+    /// over it. True: `allowed` of them are held, and the client has used them up. One is
+    /// forgotten every `period / allowed`, so that all are after `period`.
+    pub fn strike(
+        &self,
+        client: Prefix,
+        allowed: NonZeroU32,
+        period: Duration,
+        now: Nanos,
+    ) -> bool {
+        let interval = period / allowed.get();
+        let Some(shard) = self.shard(client) else {
+            return false;
+        };
+        let mut shard = shard.lock();
+        let Some(entry) = shard.entry(client, now) else {
+            return false;
+        };
+        // No debt beyond the period: whoever goes on is not held for longer.
+        let struck = entry.struck.max(now).after(interval).min(now.after(period));
+        entry.struck = struck;
+        struck.since(now).saturating_add(interval) > period
     }
 
     /// Open connections of all clients.
@@ -184,7 +217,7 @@ impl Shard {
             return;
         };
         entry.open = entry.open.saturating_sub(1);
-        if entry.open == 0 && entry.arrival <= now {
+        if entry.open == 0 && entry.clear() <= now {
             self.forget(at);
         }
     }
@@ -204,6 +237,7 @@ impl Shard {
             prefix: client,
             open: 0,
             arrival: now,
+            struck: now,
         });
         self.clients.last_mut()
     }
@@ -218,7 +252,7 @@ impl Shard {
             .filter_map(|at| at.checked_rem(length))
             .filter_map(|at| Some((at, self.clients.get(at)?)))
             .filter(|(_, client)| client.open == 0)
-            .min_by_key(|(_, client)| client.arrival)
+            .min_by_key(|(_, client)| client.clear())
             .map(|(at, _)| at)
     }
 
@@ -354,6 +388,47 @@ mod tests {
         );
         let shard = budget.shard(client(2)).unwrap().lock();
         assert!(shard.index.contains_key(&client(2)), "an open one is kept");
+    }
+
+    #[test]
+    fn strikes_are_used_up_and_forgotten_one_by_one() {
+        let budget = Budget::default();
+        let three = NonZeroU32::new(3).unwrap();
+        let period = Duration::from_secs(600);
+        let start = crate::clock::now();
+        let strike = |who, seconds| budget.strike(client(who), three, period, start.after(seconds));
+        let at = Duration::from_secs;
+        assert!(!strike(1, at(0)));
+        assert!(!strike(1, at(0)));
+        assert!(!strike(2, at(0)), "another client is not concerned");
+        assert!(strike(1, at(1)), "the third");
+        assert!(strike(1, at(2)), "and each that follows");
+        assert!(strike(1, at(3)), "which owe no more than all of them");
+        assert!(!strike(1, at(404)), "two are forgotten, one is held");
+        assert!(strike(1, at(405)));
+        // However slowly: at less than one each third of the period nothing adds up.
+        for nth in 0..10 {
+            assert!(!strike(3, at(200 * nth)), "{nth}");
+        }
+        let one = NonZeroU32::MIN;
+        assert!(budget.strike(client(4), one, period, start));
+    }
+
+    #[test]
+    fn strikes_outlive_connections_and_a_flood_of_others() {
+        let budget = Arc::new(Budget::default());
+        let limits = limits(Some(64), None);
+        let two = NonZeroU32::new(2).unwrap();
+        let period = Duration::from_secs(600);
+        let now = crate::clock::now();
+        let place = connect(&budget, 1, &limits, now).unwrap();
+        assert!(!budget.strike(client(1), two, period, now));
+        drop(place);
+        for other in 0..200_000 {
+            budget.strike(client(1000 + other), two, Duration::from_secs(1), now);
+        }
+        assert!(budget.tracked() <= SHARDS * REMEMBERED);
+        assert!(budget.strike(client(1), two, period, now));
     }
 
     #[test]
