@@ -22,6 +22,7 @@ mod http1;
 mod http2;
 mod log_limit;
 mod proxy_protocol;
+mod queue;
 mod redirect;
 mod socket;
 mod stream;
@@ -234,9 +235,8 @@ where
 {
     let (alive, mut ended) = mpsc::channel::<()>(1);
     for (socket, endpoint) in sockets.sockets {
-        let socket = tokio::net::TcpListener::from_std(socket)?;
         tokio::spawn(accept::run(
-            socket,
+            queue::Queue::new(socket)?,
             endpoint,
             Arc::clone(&shared),
             Arc::clone(&proxy),
