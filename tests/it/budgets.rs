@@ -73,10 +73,11 @@ fn what_may_not_connect_is_reset_before_a_handshake_and_counted_by_reason() {
     innocent.is_served();
     let handshakes = edge.metric("rempart_tls_handshakes_total", &[]);
 
-    let configuration = edge.folder.path("rempart.yaml");
-    let configuration = configuration.to_str().unwrap();
-    let ban = ["bans", "add", "127.0.3.1", "--for", "1h", "--config"];
-    let output = rempart(&[&ban[..], &[configuration]].concat());
+    let admin = format!("http://{}", edge.admin());
+    let token = edge.folder.path("secrets/admin.token");
+    let mut ban = vec!["bans", "add", "127.0.3.1", "--for", "1h"];
+    ban.extend(["--admin", &admin, "--token-file", token.to_str().unwrap()]);
+    let output = rempart(&ban);
     assert!(output.status.success(), "{output:?}");
     assert!(is_reset("127.0.3.1", edge.tls()), "banned");
     innocent.is_served();
