@@ -27,6 +27,7 @@ mod http2;
 pub mod inherited;
 pub(crate) mod log_limit;
 mod proxy_protocol;
+mod queue;
 mod redirect;
 mod socket;
 mod stream;
@@ -344,9 +345,8 @@ where
     };
     let mut accepting = JoinSet::new();
     for (socket, endpoint) in sockets.sockets {
-        let socket = tokio::net::TcpListener::from_std(socket)?;
         accepting.spawn(accept::run(
-            socket,
+            queue::Queue::new(socket)?,
             endpoint,
             Arc::clone(&shared),
             Arc::clone(&proxy),

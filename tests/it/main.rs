@@ -11,6 +11,7 @@
 mod admin;
 mod alerts;
 mod basics;
+mod budgets;
 mod bulkhead;
 mod challenge;
 mod cli;
