@@ -2,7 +2,8 @@
 //! must pass before it costs anything, TLS, and the protocols.
 //!
 //! ```text
-//! socket -> accept (budget, bans, lists) -> proxy_protocol -> handshake (tls) -> http1 | http2
+//! socket -> accept (budget, bans, lists) -> proxy_protocol -> handshake -> http1 | http2
+//!                                                          |   (client_hello, admission, tls)
 //!                                                          \-> redirect
 //! ```
 //!
@@ -11,10 +12,13 @@
 //! pingora calls; what is known of its connection rides along ([`crate::connection::Connection`]).
 
 mod accept;
+mod admission;
 mod answer;
 pub mod budget;
 mod chunked;
+pub mod client_hello;
 mod close;
+pub mod conduct;
 mod deadline;
 mod handshake;
 mod head;
@@ -23,6 +27,7 @@ mod http2;
 pub mod inherited;
 pub(crate) mod log_limit;
 mod proxy_protocol;
+mod queue;
 mod redirect;
 mod socket;
 mod stream;
@@ -43,6 +48,7 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use budget::Budget;
+use conduct::Conduct;
 use inherited::{Group, Inherited};
 use parking_lot::Mutex;
 use pingora_core::server::ShutdownWatch;
@@ -69,6 +75,7 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     pub gate: Arc<dyn Gate>,
     pub budget: Arc<Budget>,
+    pub conduct: Arc<Conduct>,
     /// True once clients are to go elsewhere: answers say `connection: close`, HTTP/2 says GOAWAY, idle
     /// connections end. New ones are accepted all the same, until [`run_worker`]'s shutdown.
     pub draining: ShutdownWatch,
@@ -332,19 +339,22 @@ where
     SV::CTX: Send + Sync,
 {
     let (alive, mut ended) = mpsc::channel::<()>(1);
+    let worker = accept::Worker {
+        _alive: alive,
+        admission: Arc::default(),
+    };
     let mut accepting = JoinSet::new();
     for (socket, endpoint) in sockets.sockets {
-        let socket = tokio::net::TcpListener::from_std(socket)?;
         accepting.spawn(accept::run(
-            socket,
+            queue::Queue::new(socket)?,
             endpoint,
             Arc::clone(&shared),
             Arc::clone(&proxy),
             shutdown.clone(),
-            alive.clone(),
+            worker.clone(),
         ));
     }
-    drop(alive);
+    drop(worker);
     while let Some(ended) = accepting.join_next().await {
         ended.map_err(|error| io::Error::other(format!("a listener: {error}")))?;
         // A sender that is gone asks for the end as well.

@@ -180,6 +180,7 @@ fn shared(edge: &Arc<Edge>, draining: channel::Receiver<bool>) -> Arc<Shared> {
         metrics: Arc::clone(edge.recorder.metrics()),
         gate: Arc::new(sources::Lists(Arc::clone(edge))),
         budget: Arc::new(Budget::default()),
+        conduct: Arc::clone(&edge.conduct),
         draining,
     })
 }
@@ -197,6 +198,7 @@ fn build(config: Config, control: &Handle) -> io::Result<Edge> {
         config: Arc::new(ArcSwap::new(config)),
         bans,
         recorder,
+        conduct: Arc::default(),
         held: Held::default(),
     })
 }

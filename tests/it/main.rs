@@ -11,13 +11,16 @@
 mod admin;
 mod alerts;
 mod basics;
+mod budgets;
 mod bulkhead;
 mod challenge;
 mod cli;
 mod config;
 mod demo;
 mod examples;
+mod fingerprint;
 mod forward;
+mod handshakes;
 mod harness;
 mod hostile;
 mod identity;
