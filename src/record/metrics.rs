@@ -185,12 +185,7 @@ impl Metrics {
                 ),
                 Words::default(),
             ),
-            upgrades: words(
-                &registry,
-                "rempart_upgrades_total",
-                "Hand-overs between processes by result: taken by this one, or failed to another.",
-                ["result"],
-            ),
+            upgrades: upgrades(&registry),
             last_reload_successful: gauge(
                 "rempart_config_last_reload_successful",
                 "1 when the last reload was taken, 0 when the file was refused.",
@@ -470,14 +465,14 @@ fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> Int
     register(registry, IntCounterVec::new(Opts::new(name, help), labels))
 }
 
-/// Counters that are found by words of this program.
-fn words<const N: usize>(
-    registry: &Registry,
-    name: &str,
-    help: &str,
-    labels: [&str; N],
-) -> (IntCounterVec, Words<N>) {
-    (counters(registry, name, help, &labels), Words::default())
+/// There from the start, so that an alert sees the first one that fails.
+fn upgrades(registry: &Registry) -> (IntCounterVec, Words<1>) {
+    let help = "Hand-overs between processes by result: taken by this one, or failed to another.";
+    let family = counters(registry, "rempart_upgrades_total", help, &["result"]);
+    for result in ["taken", "failed"] {
+        family.with_label_values(&[result]);
+    }
+    (family, Words::default())
 }
 
 fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
