@@ -288,7 +288,8 @@ impl Metrics {
     }
 
     /// A connection was refused before TLS, or for what it sent: `banned`, `listed`, `per_client`,
-    /// `rate`, `total`, `proxy_header`, `handshake`, `handshake_budget`, `timeout`, `malformed`.
+    /// `rate`, `total`, `no_descriptors`, `proxy_header`, `handshake`, `handshake_budget`, `timeout`,
+    /// `malformed`, `too_large`, `slow_body`, `slow_reader`, `h2_abuse`.
     pub fn connection_refused(&self, reason: &'static str) {
         let (family, known) = &self.refused;
         known.inc([reason], || family.with_label_values(&[reason]));
