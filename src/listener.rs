@@ -23,7 +23,7 @@ mod deadline;
 mod handshake;
 mod head;
 mod http1;
-mod http2;
+pub(crate) mod http2;
 pub mod inherited;
 pub(crate) mod log_limit;
 mod proxy_protocol;

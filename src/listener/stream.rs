@@ -2,6 +2,7 @@
 //! Waiting between requests is left to [`super::http1`], what pingora asks of a stream to [`lent`].
 
 mod answer;
+mod frames;
 mod lent;
 
 use answer::Answer;
@@ -11,6 +12,7 @@ use super::{
     chunked::Chunked,
     deadline::{Alarm, Pace},
     head::Framing,
+    http2::Watch,
 };
 use crate::connection::Connection;
 use bytes::{Buf, BytesMut};
@@ -68,7 +70,7 @@ enum Expected {
     /// Nothing: the request is complete. What comes is the next one's.
     Nothing,
     /// Frames decide, not this stream (HTTP/2).
-    Frames,
+    Frames(Arc<Watch>),
     /// This many bytes of a body are still due.
     Length(u64, Pace),
     /// A chunked body, up to its end.
@@ -216,11 +218,6 @@ impl ClientStream {
         };
     }
 
-    /// The connection speaks HTTP/2 from now on.
-    pub fn speak_http2(&mut self) {
-        self.expected = Expected::Frames;
-    }
-
     /// Nothing is in service any more: buffers are given back while the connection is idle.
     pub fn rest(&mut self) {
         self.expected = Expected::Nothing;
@@ -295,7 +292,11 @@ impl ClientStream {
     /// Nothing can be read: whether that has lasted too long.
     fn watch_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let deadline = match &mut self.expected {
-            Expected::Nothing | Expected::Frames => return Poll::Pending,
+            Expected::Nothing => return Poll::Pending,
+            Expected::Frames(watch) => {
+                watch.starves();
+                return Poll::Pending;
+            }
             Expected::Length(_, pace) | Expected::Chunked(_, pace) => pace.waits(Instant::now()),
             Expected::Upgraded { limit, last } => {
                 if std::mem::take(&mut self.moved) {
@@ -313,7 +314,10 @@ impl ClientStream {
     fn admit(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let taken = match &mut self.expected {
             Expected::Nothing => 0,
-            Expected::Frames => bytes.len(),
+            Expected::Frames(watch) => {
+                watch.received(bytes);
+                bytes.len()
+            }
             Expected::Length(left, pace) => {
                 let taken =
                     usize::try_from(*left).map_or(bytes.len(), |left| left.min(bytes.len()));
@@ -404,7 +408,7 @@ impl ClientStream {
                 // Emptied whole, it begins at its beginning again.
                 written if written >= self.gathered.len() => {
                     self.gathered.clear();
-                    if matches!(self.expected, Expected::Frames) {
+                    if matches!(self.expected, Expected::Frames(_)) {
                         self.room = written.clamp(ROOM, GATHERED);
                         self.gathered = BytesMut::new();
                     }
@@ -425,6 +429,9 @@ impl AsyncRead for ClientStream {
         let this = self.get_mut();
         if matches!(this.expected, Expected::Nothing) {
             return this.poll_leaving(cx);
+        }
+        if this.is_over() {
+            return Poll::Pending;
         }
         if !this.ahead.is_empty() {
             let room = this.ahead.len().min(buffer.remaining());
@@ -480,9 +487,11 @@ impl AsyncWrite for ClientStream {
             this.gathered.extend_from_slice(data);
             data.len()
         };
+        let sent = data.get(..written).unwrap_or_default();
         if !begins {
-            this.answer.sent(data.get(..written).unwrap_or_default());
+            this.answer.sent(sent);
         }
+        this.show_sent(sent);
         Poll::Ready(Ok(written))
     }
 
@@ -507,6 +516,7 @@ impl AsyncWrite for ClientStream {
         for slice in slices {
             this.gathered.extend_from_slice(slice);
             this.answer.sent(slice);
+            this.show_sent(slice);
         }
         this.moved = true;
         Poll::Ready(Ok(total))

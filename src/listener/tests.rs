@@ -3,6 +3,7 @@
 mod budgets;
 mod deadlines;
 mod deaths;
+mod http2;
 mod inherited;
 mod protocols;
 mod proxied;

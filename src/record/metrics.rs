@@ -37,6 +37,7 @@ pub struct Metrics {
     connections: IntGaugeVec,
     listeners: Names<IntGauge>,
     refused: (IntCounterVec, Words<1>),
+    h2_abuse: (IntCounterVec, Words<1>),
     handshakes: (IntCounterVec, Words<1>),
     upstream_requests: IntCounterVec,
     upstreams: Names<UpstreamMetrics>,
@@ -152,6 +153,14 @@ impl Metrics {
                     "rempart_connections_refused_total",
                     "Connections closed before or for what they sent, by reason.",
                     &["reason"],
+                ),
+                Words::default(),
+            ),
+            h2_abuse: (
+                counters(
+                    "rempart_h2_abuse_total",
+                    "HTTP/2 connections ended for abuse, by what was too much.",
+                    &["kind"],
                 ),
                 Words::default(),
             ),
@@ -293,6 +302,12 @@ impl Metrics {
     pub fn connection_refused(&self, reason: &'static str) {
         let (family, known) = &self.refused;
         known.inc([reason], || family.with_label_values(&[reason]));
+    }
+
+    /// An HTTP/2 connection was ended for abuse of this kind (see [`verdict::abuse::Offence::kind`]).
+    pub fn h2_abuse(&self, kind: &'static str) {
+        let (family, known) = &self.h2_abuse;
+        known.inc([kind], || family.with_label_values(&[kind]));
     }
 
     /// A handshake ended: `full`, `resumed`, `failed`, `timeout`.

@@ -23,7 +23,10 @@ use pingora_proxy::{ProxyHttp, Session, http_proxy};
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 use tokio::{
@@ -184,6 +187,9 @@ impl Edge {
     }
 }
 
+/// Requests that hang upstream, of the one test that uses them.
+pub static HANGING: AtomicUsize = AtomicUsize::new(0);
+
 struct Trivial {
     upstream: SocketAddr,
 }
@@ -239,7 +245,7 @@ impl ProxyHttp for Trivial {
 }
 
 /// Answers `METHOD PATH BODYLENGTH`; `/big` with a MiB; `/slow` after a moment; `/chunked` chunked;
-/// `/cut/…` not to the end; `/ws` turns into an echo.
+/// `/cut/…` not to the end; `/ws` turns into an echo; `/hang` never.
 async fn upstream() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -295,6 +301,13 @@ async fn serve(mut stream: TcpStream) -> Option<()> {
                 .ok()?;
             let (mut read, mut write) = stream.split();
             tokio::io::copy(&mut read, &mut write).await.ok()?;
+            return None;
+        }
+        if path == "/hang" {
+            HANGING.fetch_add(1, Relaxed);
+            // The other side closes, or resets.
+            let _ = stream.read_buf(&mut buffer).await;
+            HANGING.fetch_sub(1, Relaxed);
             return None;
         }
         if let "/cut/length" | "/cut/chunks" = path {
