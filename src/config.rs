@@ -11,6 +11,7 @@
 mod actions;
 mod addresses;
 mod clients;
+mod connections;
 mod decode;
 mod files;
 mod identity;
@@ -97,7 +98,7 @@ fn config(ctx: &mut Context) -> Option<Config> {
     let listeners = fields.required(ctx, "listeners", listeners::listeners);
     let admin = fields.optional(ctx, "admin", operations::admin);
     let clients = fields.section(ctx, "clients", clients::clients);
-    let connections = fields.section(ctx, "connections", clients::connections);
+    let connections = fields.section(ctx, "connections", connections::connections);
     let identity = fields.optional(ctx, "identity", identity::identity);
     let upstreams = fields.optional(ctx, "upstreams", upstreams::upstreams);
     let lists = fields.optional(ctx, "lists", policy::lists);

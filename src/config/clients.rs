@@ -1,12 +1,11 @@
-//! `clients` and `connections`: who counts as one client, and what one may hold open.
+//! `clients`: who counts as one client, and whose word is taken for it.
 
 use super::{
     addresses,
     decode::{self, Context, Fields},
-    model::{ClientTimeouts, Clients, Connections},
+    model::Clients,
     yaml::{Kind, Node},
 };
-use std::num::NonZeroU32;
 use verdict::prefix::PrefixLengths;
 
 pub fn clients(ctx: &mut Context, node: &Node) -> Option<Clients> {
@@ -33,48 +32,6 @@ fn proxy(ctx: &mut Context, node: &Node) -> Option<ipnet::IpNet> {
         );
     }
     Some(network)
-}
-
-pub fn connections(ctx: &mut Context, node: &Node) -> Option<Connections> {
-    let mut fields = Fields::of(ctx, node, "`connections`")?;
-    let per_client = fields.or(ctx, "per_client", "64", decode::or_off(count));
-    let rate = fields.or(ctx, "rate_per_client", "20/s", decode::or_off(decode::rate));
-    let total = fields.or(ctx, "total", "20000", count);
-    let timeouts = fields.section(ctx, "timeouts", timeouts);
-    fields.finish(ctx);
-    Some(Connections {
-        per_client: per_client?,
-        rate_per_client: rate?,
-        total: total?,
-        timeouts: timeouts?,
-    })
-}
-
-/// A number that is not 0.
-pub fn count(ctx: &mut Context, node: &Node) -> Option<NonZeroU32> {
-    NonZeroU32::new(decode::whole(1..=10_000_000)(ctx, node)?)
-}
-
-fn timeouts(ctx: &mut Context, node: &Node) -> Option<ClientTimeouts> {
-    let mut fields = Fields::of(ctx, node, "`connections.timeouts`")?;
-    let handshake = fields.or(ctx, "handshake", "5s", decode::duration);
-    let headers = fields.or(ctx, "headers", "10s", decode::duration);
-    let idle = fields.or(ctx, "idle", "60s", decode::duration);
-    let minimum = fields.or(
-        ctx,
-        "body_minimum_rate",
-        "1KiB/s",
-        decode::or_off(decode::throughput),
-    );
-    let request = fields.or(ctx, "request", "10m", decode::duration);
-    fields.finish(ctx);
-    Some(ClientTimeouts {
-        handshake: handshake?,
-        headers: headers?,
-        idle: idle?,
-        body_minimum_rate: minimum?.unwrap_or(0),
-        request: request?,
-    })
 }
 
 /// PROXY headers are taken from trusted proxies only: without any, nobody could connect.

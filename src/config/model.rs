@@ -142,7 +142,55 @@ pub struct Connections {
     pub rate_per_client: Option<Rate>,
     /// Open connections of all clients.
     pub total: NonZeroU32,
+    pub handshakes: Handshakes,
+    pub http1: Http1Limits,
+    pub http2: Http2Limits,
     pub timeouts: ClientTimeouts,
+}
+
+/// What TLS handshakes may take while they come faster than they can be served.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Handshakes {
+    /// Share of each worker's time, 0.01 to 1, that handshakes of unknown clients may take; `None`:
+    /// no budget.
+    pub cpu: Option<f64>,
+    /// Unknown clients that may wait for it, for each worker.
+    pub waiting: NonZeroU32,
+}
+
+/// How large the head of an HTTP/1 request may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http1Limits {
+    /// Bytes of the request line.
+    pub request_line: usize,
+    /// Bytes of request line and headers together.
+    pub header_bytes: usize,
+    /// Header lines.
+    pub headers: usize,
+}
+
+/// What an HTTP/2 connection may do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Http2Limits {
+    /// Streams open at once.
+    pub streams: NonZeroU32,
+    /// Bytes of one request's headers, decoded.
+    pub header_bytes: u32,
+    /// `None`: odd frames are not scored.
+    pub abuse: Option<AbuseLimits>,
+}
+
+/// When frames that only cost amount to abuse.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AbuseLimits {
+    /// Points at which a connection ends.
+    pub points: NonZeroU32,
+    /// How fast points are forgiven.
+    pub recovery: Rate,
+    /// Connections of one client that may end this way within ten minutes.
+    pub strikes: NonZeroU32,
+    /// How long the client is banned after that; `None`: never.
+    pub ban: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -158,10 +206,15 @@ pub struct ClientTimeouts {
     pub headers: Duration,
     /// Between requests of a connection.
     pub idle: Duration,
-    /// Bytes a second that a request body must keep up.
+    /// Bytes a second that a request body must keep up; 0: any progress will do.
     pub body_minimum_rate: u64,
-    /// A request from first byte to last, WebSocket and other upgraded streams excepted.
+    /// Bytes a second that a client must take of an answer; 0: any progress will do.
+    pub response_minimum_rate: u64,
+    /// A request from first byte to last; it lives on while bytes move.
     pub request: Duration,
+    /// How long streams of no foreseeable end (WebSocket, gRPC, event streams) may be silent in both
+    /// directions.
+    pub stream_idle: Duration,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -383,3 +436,38 @@ pub struct Shutdown {
 
 /// The configuration in force, swapped whole.
 pub type Current = Arc<ArcSwap<Config>>;
+
+/// Without bounds that a test did not ask for.
+#[cfg(test)]
+mod lenient {
+    use super::{Handshakes, Http1Limits, Http2Limits, NonZeroU32};
+
+    impl Default for Handshakes {
+        fn default() -> Self {
+            Self {
+                cpu: None,
+                waiting: NonZeroU32::MIN,
+            }
+        }
+    }
+
+    impl Default for Http1Limits {
+        fn default() -> Self {
+            Self {
+                request_line: 16 * 1024,
+                header_bytes: 64 * 1024,
+                headers: 128,
+            }
+        }
+    }
+
+    impl Default for Http2Limits {
+        fn default() -> Self {
+            Self {
+                streams: NonZeroU32::MIN.saturating_add(127),
+                header_bytes: 64 * 1024,
+                abuse: None,
+            }
+        }
+    }
+}

@@ -3,7 +3,7 @@
 use super::{
     actions::{self, Actor},
     addresses,
-    clients::count,
+    connections::count,
     decode::{self, Context, Fields, hint, quote, text},
     files,
     problem::Place,

@@ -246,7 +246,7 @@ fn take(arrival: Nanos, rate: Rate, now: Nanos) -> Option<Nanos> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::model::ClientTimeouts;
+    use crate::config::model::{ClientTimeouts, Handshakes, Http1Limits, Http2Limits};
     use std::net::{IpAddr, Ipv4Addr};
     use verdict::prefix::PrefixLengths;
 
@@ -258,12 +258,17 @@ mod tests {
                 period: Duration::from_secs(1),
             }),
             total: NonZeroU32::new(1_000_000).unwrap(),
+            handshakes: Handshakes::default(),
+            http1: Http1Limits::default(),
+            http2: Http2Limits::default(),
             timeouts: ClientTimeouts {
                 handshake: Duration::from_secs(5),
                 headers: Duration::from_secs(10),
                 idle: Duration::from_secs(60),
                 body_minimum_rate: 1024,
+                response_minimum_rate: 1024,
                 request: Duration::from_secs(600),
+                stream_idle: Duration::from_secs(300),
             },
         }
     }

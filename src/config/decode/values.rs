@@ -127,6 +127,10 @@ pub fn throughput(ctx: &mut Context, node: &Node) -> Option<u64> {
     unit(ctx, node, units::throughput)
 }
 
+pub fn size(ctx: &mut Context, node: &Node) -> Option<u64> {
+    unit(ctx, node, units::size)
+}
+
 pub fn share(ctx: &mut Context, node: &Node) -> Option<f64> {
     unit(ctx, node, units::share)
 }
