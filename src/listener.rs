@@ -26,6 +26,7 @@ mod proxy_protocol;
 mod redirect;
 mod socket;
 mod stream;
+mod term;
 mod tls;
 
 #[cfg(test)]

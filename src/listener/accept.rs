@@ -14,7 +14,7 @@ use super::{
 use crate::{
     clock,
     config::Config,
-    connection::{Connection, TlsInfo},
+    connection::{Connection, Progress, TlsInfo},
     identify::TrustedProxies,
 };
 use pingora_core::server::ShutdownWatch;
@@ -335,7 +335,7 @@ async fn establish(
             local: ends.1,
             tls,
             drop: AtomicBool::new(false),
-            upgraded: AtomicBool::new(false),
+            progress: Progress::default(),
         })
     };
     let limits = http1::limits(&timeouts);

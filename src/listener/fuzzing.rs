@@ -7,6 +7,15 @@ use super::{
     proxy_protocol::{self, Parsed},
     stream::Body,
 };
+use crate::config::model::Http1Limits;
+use pingora_http::RequestHeader;
+
+/// Those of the default configuration.
+const LIMITS: Http1Limits = Http1Limits {
+    request_line: 16 * 1024,
+    header_bytes: 64 * 1024,
+    headers: 128,
+};
 
 /// The first two bytes say where the rest is cut into pieces.
 fn pieces(data: &[u8]) -> Option<(&[u8], [usize; 2])> {
@@ -37,13 +46,13 @@ pub fn http1_head(data: &[u8]) {
     // What stands there without an end must not be taken for a request either.
     let Some(end) = whole else {
         assert!(
-            head::framing(bytes).is_err(),
+            head::framing(bytes, &LIMITS).is_err(),
             "half a head is not a request"
         );
         return;
     };
     let (head, rest) = bytes.split_at(end);
-    match head::framing(head) {
+    match head::framing(head, &LIMITS) {
         Err(status) => assert!(status.is_client_error() || status.is_server_error()),
         Ok(framing) => {
             // A second reading, of less strictness, sees the same request.
@@ -51,6 +60,9 @@ pub fn http1_head(data: &[u8]) {
             let mut request = httparse::Request::new(&mut headers);
             let read = request.parse(head).expect("it was judged whole");
             assert_eq!(read, httparse::Status::Complete(end));
+            let (method, target) = (request.method, request.path.unwrap_or_default());
+            RequestHeader::build(method.unwrap_or_default(), target.as_bytes(), None)
+                .expect("pingora takes what passes");
             if framing.body == Body::Chunked {
                 chunked(rest, cuts);
             }

@@ -77,6 +77,9 @@ pub async fn serve<SV>(
     }
     let came_home = home.lock().take();
     if let Some(mut stream) = came_home {
+        if let Some(fault) = stream.fault {
+            shared.metrics.connection_refused(fault);
+        }
         stream.timed_out |= late;
         close::close(stream).await;
     }

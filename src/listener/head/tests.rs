@@ -1,6 +1,10 @@
 use super::*;
 use proptest::prelude::*;
 
+fn limits() -> Http1Limits {
+    Http1Limits::default()
+}
+
 #[test]
 fn a_head_is_found_however_it_is_cut() {
     let whole = b"GET / HTTP/1.1\r\nhost: a\r\n\r\nrest";
@@ -32,7 +36,7 @@ fn framings_and_refusals() {
         ),
         (
             "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\nContent-Length: 3\r\n\r\n",
-            Ok(Body::Length(3)),
+            Err(400),
         ),
         (
             "POST / HTTP/1.1\r\nhost: a\r\nTransfer-Encoding: Chunked\r\n\r\n",
@@ -58,7 +62,7 @@ fn framings_and_refusals() {
         ("GET / HTTP/1.1\r\nhost: a\r\nHost: b\r\n\r\n", Err(400)),
         ("GET / HTTP/1.1\nhost: a\n\n", Err(400)),
         ("GET / HTTP/1.1\r\nhost: a\n\r\n", Err(400)),
-        ("GET / HTTP/2.0\r\nhost: a\r\n\r\n", Err(400)),
+        ("GET / HTTP/2.0\r\nhost: a\r\n\r\n", Err(505)),
         ("GET /\r\n\r\n", Err(400)),
         ("\x16\x03\x01\r\n\r\n", Err(400)),
         ("GET / HTTP/1.1\r\nhost: a\r\n folded: b\r\n\r\n", Err(400)),
@@ -85,7 +89,7 @@ fn framings_and_refusals() {
         ),
         (
             "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: gzip, chunked\r\n\r\n",
-            Err(400),
+            Err(501),
         ),
         (
             "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: xchunked\r\n\r\n",
@@ -98,7 +102,7 @@ fn framings_and_refusals() {
     ];
     for (head, expected) in cases {
         assert_eq!(
-            framing(head.as_bytes())
+            framing(head.as_bytes(), &limits())
                 .map(|framing| framing.body)
                 .map_err(|status| status.as_u16()),
             *expected,
@@ -107,25 +111,27 @@ fn framings_and_refusals() {
     }
     let many = format!(
         "GET / HTTP/1.1\r\nhost: a\r\n{}\r\n",
-        "x: y\r\n".repeat(HEADERS)
+        "x: y\r\n".repeat(128)
     );
-    assert_eq!(framing(many.as_bytes()).unwrap_err().as_u16(), 431);
+    assert_eq!(
+        framing(many.as_bytes(), &limits()).unwrap_err().as_u16(),
+        431
+    );
 }
 
 #[test]
-fn streams_without_an_end_are_known_by_their_request() {
+fn event_streams_are_known_by_their_request() {
     for (header, expected) in [
         ("accept: text/event-stream", true),
         ("Accept: text/html, Text/Event-Stream;q=0.9", true),
-        ("content-type: application/grpc+proto", true),
         ("accept: */*", false),
         ("accept: text/event-streams", false),
         ("content-type: text/event-stream", false),
         ("content-type: application/json", false),
     ] {
         let head = format!("GET / HTTP/1.1\r\nhost: a\r\n{header}\r\n\r\n");
-        let framing = framing(head.as_bytes()).unwrap();
-        assert_eq!(framing.lasting, expected, "{header}");
+        let framing = framing(head.as_bytes(), &limits()).unwrap();
+        assert_eq!(framing.events, expected, "{header}");
     }
 }
 
@@ -144,6 +150,64 @@ proptest! {
         let late = end(&bytes, &mut scanned);
         let mut fresh = 0;
         prop_assert_eq!(early.or(late), end(&bytes, &mut fresh));
-        let _ = framing(&bytes);
+        let _ = framing(&bytes, &limits());
+    }
+}
+
+#[test]
+fn grpc_and_event_streams_last() {
+    for (name, value, expected) in [
+        ("content-type", "application/grpc+proto", true),
+        ("Accept", "Text/Event-Stream", true),
+        ("accept", "*/*", false),
+        ("content-type", "text/event-stream", false),
+    ] {
+        assert_eq!(is_lasting(name, value.as_bytes()), expected, "{name}");
+    }
+}
+
+#[test]
+fn what_is_too_large_is_known_before_it_is_whole() {
+    let limits = Http1Limits {
+        request_line: 40,
+        header_bytes: 80,
+        headers: 2,
+    };
+    let long = format!("GET /{}", "a".repeat(40));
+    assert_eq!(size(long.as_bytes(), &limits).unwrap_err().as_u16(), 414);
+    let fits = format!("GET /{} HTTP/1.1\r\nhost: a\r\n\r\n", "a".repeat(26));
+    assert_eq!(
+        framing(fits.as_bytes(), &limits).map(|f| f.body),
+        Ok(Body::None)
+    );
+    let over = format!("GET /{} HTTP/1.1\r\nhost: a\r\n\r\n", "a".repeat(27));
+    assert_eq!(framing(over.as_bytes(), &limits).unwrap_err().as_u16(), 414);
+    let large = format!("GET / HTTP/1.1\r\nhost: a\r\nx: {}", "a".repeat(80));
+    assert_eq!(size(large.as_bytes(), &limits).unwrap_err().as_u16(), 431);
+    let many = "GET / HTTP/1.1\r\nhost: a\r\nb: c\r\nd: e\r\n\r\n";
+    assert_eq!(framing(many.as_bytes(), &limits).unwrap_err().as_u16(), 431);
+}
+
+#[test]
+fn a_connection_option_strips_nothing_that_is_the_upstreams() {
+    for (options, passes) in [
+        ("keep-alive", true),
+        ("Keep-Alive, TE", true),
+        ("Upgrade, HTTP2-Settings", true),
+        ("close, x-hop,,", true),
+        ("close, Content-Length", false),
+        ("cookie", false),
+        ("X-Forwarded-For", false),
+        ("x-rempart-user", false),
+        ("\"cookie\"", false),
+        (":authority", false),
+        ("a,b,c,d,e,f,g,h,i", false),
+    ] {
+        let head = format!("GET / HTTP/1.1\r\nhost: a\r\nconnection: {options}\r\n\r\n");
+        assert_eq!(
+            framing(head.as_bytes(), &limits()).is_ok(),
+            passes,
+            "{options}"
+        );
     }
 }
