@@ -150,9 +150,10 @@ fn slow_bodies() {
 fn slow_readers() {
     let nginx = Nginx::start();
     let edge = edge(nginx.address);
-    // 8 MiB, far more than the sockets' buffers hold, read 32 bytes a second.
+    // 8 MiB, far more than the sockets' buffers hold, of which a KiB a second is read: fast enough for
+    // the tool to empty its own buffer and see that it was closed.
     let url = format!("http://{}/big", edge.plain());
-    let reading = ["-X", "-w", "512", "-y", "1024", "-n", "1", "-z", "32"];
+    let reading = ["-X", "-w", "512", "-y", "1024", "-n", "1", "-z", "1024"];
     attack(
         &edge,
         &[&reading[..], &["-u", &url]].concat(),
