@@ -33,6 +33,10 @@ use tokio_rustls::server::TlsStream;
 /// Bytes that are gathered before they are written unasked: one TLS record.
 const GATHERED: usize = 16 * 1024;
 
+/// Bytes that may lie encrypted: they count as taken, so that a client has to be able to take them
+/// within its grace at the least rate; and few enough writes to the system are made of them.
+const ENCRYPTED: usize = 32 * 1024;
+
 /// Room for the head of an answer and a short body, taken at once rather than grown to.
 const ROOM: usize = 1024;
 
@@ -150,8 +154,7 @@ impl ClientStream {
         limits: Limits,
     ) -> Self {
         if let Transport::Tls(tls) = &mut transport {
-            // What lies there counts as taken: no more than what tells slow clients from stuck ones.
-            tls.get_mut().1.set_buffer_limit(Some(GATHERED));
+            tls.get_mut().1.set_buffer_limit(Some(ENCRYPTED));
         }
         // Pingora's place for a CONNECT proxy's answer: empty, the user data is what counts.
         let answer = http::Response::new(()).into_parts().0;

@@ -245,3 +245,98 @@ fn the_slow_and_honest_are_not_cut_off() {
     down.read_exact(&mut rest).unwrap();
     assert_eq!(raw::read_answer(&mut up).unwrap().body, b"60000");
 }
+
+/// `/ws` echoes; `/events` says something every second and a half; `/mute` begins a stream and then
+/// says nothing; anything else is never answered.
+fn streams() -> Upstream {
+    Upstream::start(|request, stream| {
+        let head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
+        match request.target.as_str() {
+            "/ws" => {
+                let head = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n";
+                stream.write_all(head)?;
+                stream.flush()?;
+                let mut echoed = [0; 4];
+                while stream.read_exact(&mut echoed).is_ok() {
+                    stream.write_all(&echoed)?;
+                    stream.flush()?;
+                }
+            }
+            "/events" => {
+                stream.write_all(head)?;
+                for _ in 0..3 {
+                    stream.flush()?;
+                    std::thread::sleep(Duration::from_millis(1500));
+                    stream.write_all(b"data: x\n\n")?;
+                }
+            }
+            path => {
+                if path == "/mute" {
+                    stream.write_all(head)?;
+                    stream.flush()?;
+                }
+                std::thread::sleep(Duration::from_secs(25));
+            }
+        }
+        Ok(false)
+    })
+}
+
+const EVENTS: &str = "accept: text/event-stream\r\n";
+const WEB_SOCKET: &str = "connection: upgrade\r\nupgrade: websocket\r\n";
+
+fn streaming_edge(upstream: &Upstream, timeouts: &str) -> Edge {
+    Edge::start(&format!(
+        "upstreams: {{ app: {{ endpoints: [{}], timeouts: {{ response: 1s }}, retries: {{ attempts: 0 }} }} }}\n\
+         routes: [{{ name: app, path: /, upstream: app }}]\n\
+         connections: {{ timeouts: {{ {timeouts} }} }}\n",
+        upstream.address
+    ))
+}
+
+fn ask(edge: &Edge, path: &str, headers: &str) -> raw::Tls {
+    let mut stream = edge.connect("127.0.0.1");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: app.example.com\r\n{headers}\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    stream.flush().unwrap();
+    stream
+}
+
+#[test]
+fn streams_outlive_what_bounds_requests() {
+    let upstream = streams();
+    let edge = streaming_edge(&upstream, "request: 1s, idle: 1s, stream_idle: 60s");
+    let mut socket = ask(&edge, "/ws", WEB_SOCKET);
+    assert_eq!(raw::read_head(&mut socket).unwrap().status, 101);
+    let mut events = ask(&edge, "/events", EVENTS);
+    let answer = raw::read_answer(&mut events).unwrap();
+    assert_eq!(answer.body, b"data: x\n\ndata: x\n\ndata: x\n\n".as_slice());
+    // Silent all the while, and there all the same.
+    socket.write_all(b"ping").unwrap();
+    socket.flush().unwrap();
+    let mut pong = [0; 4];
+    socket.read_exact(&mut pong).unwrap();
+    assert_eq!(&pong, b"ping");
+    // To ask for a stream gains no time for an answer that is none.
+    for headers in [EVENTS, WEB_SOCKET, "content-type: application/grpc\r\n"] {
+        let began = Instant::now();
+        let mut stream = ask(&edge, "/never", headers);
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest);
+        assert!(!rest.starts_with(b"HTTP/1.1 200"), "{headers}");
+        assert!(began.elapsed() < Duration::from_secs(15), "{headers}");
+    }
+}
+
+#[test]
+fn streams_that_are_silent_on_both_sides_end() {
+    let upstream = streams();
+    let edge = streaming_edge(&upstream, "stream_idle: 1s");
+    let mut socket = ask(&edge, "/ws", WEB_SOCKET);
+    assert_eq!(raw::read_head(&mut socket).unwrap().status, 101);
+    assert!(raw::is_closed(&mut socket));
+    let mut events = ask(&edge, "/mute", EVENTS);
+    assert_eq!(raw::read_head(&mut events).unwrap().status, 200);
+    assert!(raw::is_closed(&mut events));
+    assert!(refused(&edge, "timeout") >= 1.0);
+}
