@@ -205,7 +205,6 @@ impl Extension {
                 _ => return None,
             },
             Self::Escaped if is_text(byte) => Self::Quoted,
-            Self::Escaped => return None,
             Self::Semicolon | Self::Equals if blank => self,
             Self::Semicolon if is_token(byte) => Self::Name,
             Self::Equals if byte == b'"' => Self::Quoted,

@@ -160,17 +160,16 @@ fn requests_one_behind_the_other_are_answered_in_turn() {
     let nginx = Nginx::start();
     let edge = edge(&nginx);
     let mut stream = edge.connect("127.0.0.1");
-    let mut all = String::new();
-    for number in 0..50 {
-        all += &match number % 3 {
+    let all: Vec<String> = (0..50)
+        .map(|number| match number % 3 {
             0 => format!("GET /{number} HTTP/1.1\r\nhost: a\r\n\r\n"),
             1 => format!("POST /{number} HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nhello"),
             _ => format!(
                 "POST /{number} HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n"
             ),
-        };
-    }
-    stream.write_all(all.as_bytes()).unwrap();
+        })
+        .collect();
+    stream.write_all(all.concat().as_bytes()).unwrap();
     stream.flush().unwrap();
     for number in 0..50 {
         let answer = raw::read_answer(&mut stream).unwrap();

@@ -207,6 +207,22 @@ fn a_hoard_of_idle_connections_is_let_go() {
     wait_until("the connections gone", 15, || open() < 1.0);
 }
 
+#[test]
+fn the_redirecting_listener_waits_no_longer() {
+    let upstream = Upstream::named("app");
+    let edge = edge(upstream.address);
+    let before = refused(&edge, "timeout");
+    let mut silent = raw::connect("127.0.0.1", edge.redirect()).unwrap();
+    let mut dripping = raw::connect("127.0.0.2", edge.redirect()).unwrap();
+    let began = Instant::now();
+    while dripping.write_all(b"GET").is_ok() {
+        assert!(began.elapsed() < Duration::from_secs(15), "it drips on");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(raw::is_closed(&mut silent));
+    assert!(refused(&edge, "timeout") >= before + 2.0);
+}
+
 /// A long download at a fair pace, and a long upload, take longer than any deadline here.
 #[test]
 fn the_slow_and_honest_are_not_cut_off() {
