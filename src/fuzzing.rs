@@ -2,4 +2,5 @@
 //! to what must be true of any input, and panics when it is not. Not part of the interface.
 
 pub use crate::listener::client_hello::fuzzing::client_hello;
+pub use crate::listener::fuzzing::{http1_head, proxy_protocol};
 pub use crate::listener::http2::fuzzing::http2_frames;

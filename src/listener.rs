@@ -20,6 +20,7 @@ pub mod client_hello;
 mod close;
 pub mod conduct;
 mod deadline;
+pub(crate) mod fuzzing;
 mod handshake;
 mod head;
 mod http1;
@@ -31,6 +32,7 @@ mod queue;
 mod redirect;
 mod socket;
 mod stream;
+mod term;
 mod tls;
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     clock,
     config::Config,
-    connection::{Connection, TlsInfo},
+    connection::{Connection, Progress, TlsInfo},
     identify::TrustedProxies,
     record::metrics::Metrics,
 };
@@ -432,7 +432,7 @@ async fn establish(
             tls,
             standing: Standing::default(),
             drop: AtomicBool::new(false),
-            upgraded: AtomicBool::new(false),
+            progress: Progress::default(),
         })
     };
     let limits = http1::limits(&timeouts);
