@@ -16,6 +16,7 @@ pub mod budget;
 mod chunked;
 mod close;
 mod deadline;
+pub(crate) mod fuzzing;
 mod handshake;
 mod head;
 mod http1;
