@@ -10,6 +10,7 @@
 
 mod admin;
 mod alerts;
+mod attacks;
 mod basics;
 mod bulkhead;
 mod challenge;
@@ -26,3 +27,4 @@ mod load;
 mod proxy_protocol;
 mod reload;
 mod shutdown;
+mod tls_audit;

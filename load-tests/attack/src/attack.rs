@@ -14,7 +14,7 @@ pub struct Attack {
     pub kind: &'static Kind,
     /// One of [`Kind::variants`]; `None`: the first.
     pub variant: Option<&'static str>,
-    target: SocketAddr,
+    pub target: Loopback,
     /// SNI, `:authority` and `Host`.
     pub name: String,
     /// What is asked for.
@@ -33,6 +33,22 @@ pub struct Attack {
     pub sources: Option<Sources>,
     /// Without TLS; HTTP/2 with prior knowledge.
     pub plain: bool,
+}
+
+/// An address of this machine that no other machine has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loopback(SocketAddr);
+
+impl TryFrom<SocketAddr> for Loopback {
+    type Error = NotLoopback;
+
+    fn try_from(address: SocketAddr) -> Result<Self, NotLoopback> {
+        if address.ip().is_loopback() {
+            Ok(Self(address))
+        } else {
+            Err(NotLoopback(address.ip()))
+        }
+    }
 }
 
 /// A target or source that is not of this machine.
@@ -55,9 +71,7 @@ impl Attack {
     /// # Errors
     /// When the target is not on the loopback.
     pub fn new(kind: &'static Kind, target: SocketAddr) -> Result<Self, NotLoopback> {
-        if !target.ip().is_loopback() {
-            return Err(NotLoopback(target.ip()));
-        }
+        let target = Loopback::try_from(target)?;
         Ok(Self {
             kind,
             variant: None,
@@ -76,7 +90,7 @@ impl Attack {
 
     #[must_use]
     pub fn target(&self) -> SocketAddr {
-        self.target
+        self.target.0
     }
 
     /// The variant that was asked for, or the kind's first; empty when it has none.

@@ -112,11 +112,17 @@ pub async fn open(attack: &Attack, number: usize, protocol: &[u8]) -> io::Result
 pub struct Trickle {
     inner: TcpStream,
     slow: Option<(f64, Pin<Box<Sleep>>)>,
+    /// Bytes that came slowly, TLS and all.
+    pub received: usize,
 }
 
 impl Trickle {
     pub fn new(inner: TcpStream) -> Self {
-        Self { inner, slow: None }
+        Self {
+            inner,
+            slow: None,
+            received: 0,
+        }
     }
 
     /// Takes no more than this many bytes a second from now on.
@@ -161,6 +167,7 @@ impl AsyncRead for Trickle {
         // What the part has filled is filled in the whole.
         let part = small.filled().to_vec();
         buffer.put_slice(&part);
+        this.received = this.received.saturating_add(got);
         #[allow(clippy::cast_precision_loss)]
         let pause = Duration::from_secs_f64(got as f64 / *rate);
         sleep.as_mut().reset(Instant::now() + pause);

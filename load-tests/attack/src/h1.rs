@@ -124,18 +124,24 @@ async fn slow_read(context: &Context, number: usize) -> io::Result<How> {
     };
     stream.send(context, head.as_bytes()).await?;
     stream.trickle().slow_down(rate);
+    let how = take_slowly(context, &mut stream).await;
+    let received = stream.trickle().received;
+    Counts::add(&context.counts.bytes_received, received);
+    Counts::add(&context.counts.units, received);
+    how
+}
+
+async fn take_slowly(context: &Context, stream: &mut Either) -> io::Result<How> {
     let mut buffer = vec![0; 4096];
     while Instant::now() < context.until {
         tokio::select! {
             result = stream.read(&mut buffer) => match result {
-                Ok(bytes) if bytes > 0 => {
-                    Counts::add(&context.counts.bytes_received, bytes);
-                    Counts::add(&context.counts.units, bytes);
-                }
+                Ok(bytes) if bytes > 0 => {}
                 result => return Ok(How::of(&result)),
             },
             () = sleep(LOOK) => {}
         }
+        // What is left unread hides from reading that the other side has gone.
         if stream.trickle().is_over().await? {
             return Ok(How::Fin);
         }

@@ -5,15 +5,13 @@ use clap::Parser;
 use rempart_attack::{Attack, KINDS, Kind, attack::Sources};
 use std::{net::SocketAddr, process::ExitCode, time::Duration};
 
-/// Attacks a server of this machine in one way, within bounds, and tells what came of it as JSON.
-///
-/// Example: rempart-attack rapid-reset --target 127.0.0.1:8443 --sni app.example.com
 #[derive(Parser)]
 #[command(
     name = "rempart-attack",
     version,
-    verbatim_doc_comment,
-    override_usage = "rempart-attack KIND --target ADDRESS:PORT [OPTIONS]\n       rempart-attack list"
+    about = "Attacks a server of this machine in one way, within bounds; tells what came of it as JSON",
+    override_usage = "rempart-attack KIND --target ADDRESS:PORT [OPTIONS]\n       rempart-attack list",
+    after_help = "Example: rempart-attack rapid-reset --target 127.0.0.1:8443 --sni app.example.com --source 127.9.0.0/24"
 )]
 struct Arguments {
     /// The attack; `list` shows them all
@@ -107,7 +105,13 @@ fn attack(arguments: Arguments) -> Result<Attack, String> {
     if !(0.0..=MOST_SECONDS).contains(&arguments.seconds) {
         return Err(format!("--seconds is at most {MOST_SECONDS}"));
     }
-    attack.total = arguments.total.unwrap_or(arguments.connections);
+    // Handshakes come one after another; other kinds hold what they have.
+    let endless = kind.name == "handshake-flood";
+    attack.total = arguments.total.unwrap_or(if endless {
+        MOST_CONNECTIONS
+    } else {
+        arguments.connections
+    });
     if arguments.connections > MOST_CONNECTIONS || attack.total > MOST_CONNECTIONS {
         return Err(format!("at most {MOST_CONNECTIONS} connections"));
     }

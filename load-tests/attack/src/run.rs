@@ -101,9 +101,12 @@ async fn place(context: Arc<Context>, begun: Arc<AtomicUsize>) {
         };
         // Each ends by itself; this bounds the connecting.
         let bound = context.until + Duration::from_secs(1);
-        let ending = timeout_at(bound, attacking)
+        let mut ending = timeout_at(bound, attacking)
             .await
             .unwrap_or_else(|_| Ending::of(How::Open, since));
+        if context.attack.plain && ending.how == How::CloseNotify {
+            ending.how = How::Fin;
+        }
         let at_once = ending.how != How::Done && ending.after < BACK_OFF;
         context.counts.ended(ending);
         if at_once {
