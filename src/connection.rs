@@ -2,6 +2,7 @@
 //!
 //! It rides in pingora's `ProxyDigest.user_data` (h1 and h2 alike).
 
+use crate::listener::{client_hello::ja4::Ja4, conduct::Standing};
 use std::{
     net::SocketAddr,
     sync::{Arc, atomic::AtomicBool},
@@ -20,6 +21,8 @@ pub struct Connection {
     pub tls: Option<TlsInfo>,
     /// Set to close the connection without a word as soon as the current request returns.
     pub drop: AtomicBool,
+    /// How its client behaved over it.
+    pub standing: Standing,
     /// It has become a stream of another protocol (101): deadlines of requests hold no more.
     pub upgraded: AtomicBool,
 }
@@ -33,8 +36,8 @@ pub struct TlsInfo {
     pub sni: String,
     /// `h2` or `http/1.1`.
     pub alpn: &'static str,
-    /// Empty until the fingerprint is taken.
-    pub ja4: String,
+    /// The fingerprint of the client's hello; empty when that could not be read.
+    pub ja4: Ja4,
 }
 
 impl Connection {

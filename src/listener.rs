@@ -2,7 +2,8 @@
 //! must pass before it costs anything, TLS, and the protocols.
 //!
 //! ```text
-//! socket -> accept (budget, bans, lists) -> proxy_protocol -> handshake (tls) -> http1 | http2
+//! socket -> accept (budget, bans, lists) -> proxy_protocol -> handshake -> http1 | http2
+//!                                                          |   (client_hello, admission, tls)
 //!                                                          \-> redirect
 //! ```
 //!
@@ -11,10 +12,13 @@
 //! pingora calls; what is known of its connection rides along ([`crate::connection::Connection`]).
 
 mod accept;
+mod admission;
 mod answer;
 pub mod budget;
 mod chunked;
+pub mod client_hello;
 mod close;
+pub mod conduct;
 mod deadline;
 pub(crate) mod fuzzing;
 mod handshake;
@@ -43,6 +47,7 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use budget::Budget;
+use conduct::Conduct;
 use pingora_core::server::ShutdownWatch;
 use pingora_proxy::{HttpProxy, ProxyHttp};
 use rustls::{ServerConfig, server::ProducesTickets};
@@ -67,6 +72,7 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     pub gate: Arc<dyn Gate>,
     pub budget: Arc<Budget>,
+    pub conduct: Arc<Conduct>,
     /// True once clients are to go elsewhere: answers say `connection: close`, HTTP/2 says GOAWAY, idle
     /// connections end. New ones are accepted all the same, until [`run_worker`]'s shutdown.
     pub draining: ShutdownWatch,
@@ -234,6 +240,10 @@ where
     SV::CTX: Send + Sync,
 {
     let (alive, mut ended) = mpsc::channel::<()>(1);
+    let worker = accept::Worker {
+        _alive: alive,
+        admission: Arc::default(),
+    };
     for (socket, endpoint) in sockets.sockets {
         let socket = tokio::net::TcpListener::from_std(socket)?;
         tokio::spawn(accept::run(
@@ -242,10 +252,10 @@ where
             Arc::clone(&shared),
             Arc::clone(&proxy),
             shutdown.clone(),
-            alive.clone(),
+            worker.clone(),
         ));
     }
-    drop(alive);
+    drop(worker);
     // Nothing is ever sent: this ends when the last connection drops its sender.
     ended.recv().await;
     Ok(())

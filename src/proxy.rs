@@ -464,6 +464,7 @@ impl ProxyHttp for Proxy {
         }
         failure::settle(exchange, error);
         report::write(&self.edge.recorder, session, exchange);
+        report::conduct(&self.edge.conduct, session.req_header(), exchange);
         exchange.recorded = true;
     }
 

@@ -95,6 +95,7 @@ async fn serve(path: &Path, config: Config, workers: NonZeroUsize) -> io::Result
         metrics: Arc::clone(metrics),
         gate: Arc::new(sources::Lists(Arc::clone(&edge))),
         budget: Arc::new(Budget::default()),
+        conduct: Arc::clone(&edge.conduct),
         draining: stopping.clone(),
     });
     let mut running = Workers::start(sockets, &shared, &edge, &stopping)?;
@@ -153,6 +154,7 @@ fn build(config: Config, control: &Handle) -> io::Result<Edge> {
         config: Arc::new(ArcSwap::new(config)),
         bans,
         recorder,
+        conduct: Arc::default(),
         held: Held::default(),
     })
 }

@@ -3,8 +3,10 @@
 
 use super::{
     Endpoint, Kind, Settings, Shared,
+    admission::Admission,
     budget::{Place, Refusal},
-    handshake::{self, Failure},
+    conduct::Standing,
+    handshake::{self, Failure, Terms},
     http1, http2,
     log_limit::LogLimit,
     proxy_protocol::{self, Proxied},
@@ -48,7 +50,7 @@ pub(super) async fn run<SV>(
     shared: Arc<Shared>,
     proxy: Arc<HttpProxy<SV>>,
     mut shutdown: ShutdownWatch,
-    worker: mpsc::Sender<()>,
+    worker: Worker,
 ) where
     SV: ProxyHttp + Send + Sync + 'static,
     SV::CTX: Send + Sync,
@@ -154,13 +156,20 @@ struct Arrival {
     shared: Arc<Shared>,
 }
 
+/// What the connections of one worker share.
+#[derive(Clone)]
+pub(super) struct Worker {
+    /// The worker waits for these to be dropped.
+    pub _alive: mpsc::Sender<()>,
+    pub admission: Arc<Admission>,
+}
+
 /// An open connection, until the last part of it is gone.
 pub(super) struct Alive {
     endpoint: Arc<Endpoint>,
     shared: Arc<Shared>,
     place: Place,
-    /// The worker waits for these to be dropped.
-    _worker: mpsc::Sender<()>,
+    worker: Worker,
 }
 
 impl Drop for Alive {
@@ -201,7 +210,7 @@ fn judge(
 
 impl Arrival {
     /// Judges the connection by its address, and serves it in a task of its own.
-    fn begin<SV>(self, trusting: &Trusting, proxy: &Arc<HttpProxy<SV>>, worker: &mpsc::Sender<()>)
+    fn begin<SV>(self, trusting: &Trusting, proxy: &Arc<HttpProxy<SV>>, worker: &Worker)
     where
         SV: ProxyHttp + Send + Sync + 'static,
         SV::CTX: Send + Sync,
@@ -235,7 +244,7 @@ impl Arrival {
             endpoint: self.endpoint,
             shared: self.shared,
             place,
-            _worker: worker.clone(),
+            worker: worker.clone(),
         });
         // Failing to set it costs latency only.
         let _ = self.tcp.set_nodelay(true);
@@ -334,6 +343,7 @@ async fn establish(
             peer: ends.0,
             local: ends.1,
             tls,
+            standing: Standing::default(),
             drop: AtomicBool::new(false),
             upgraded: AtomicBool::new(false),
         })
@@ -354,7 +364,16 @@ async fn establish(
             Some((Box::new(stream), http2))
         }
         Kind::Tls(config) => {
-            match handshake::shake(tcp, Arc::clone(config), deadline).await {
+            let current = shared.config.load_full();
+            let terms = Terms {
+                client: Prefix::of(ends.0.ip(), current.clients.prefix),
+                limits: current.connections.handshakes.clone(),
+                admission: &alive.worker.admission,
+                conduct: &shared.conduct,
+                deadline,
+            };
+            drop(current);
+            match handshake::shake(tcp, Arc::clone(config), terms).await {
                 Ok(secured) => {
                     let result = if secured.resumed { "resumed" } else { "full" };
                     shared.metrics.handshake(result);
@@ -376,6 +395,10 @@ async fn establish(
                 Err(Failure::Timeout) => {
                     shared.metrics.handshake("timeout");
                     shared.metrics.connection_refused("timeout");
+                    None
+                }
+                Err(Failure::Budget) => {
+                    shared.metrics.connection_refused("handshake_budget");
                     None
                 }
                 Err(Failure::Failed(error)) => {

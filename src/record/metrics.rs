@@ -292,7 +292,7 @@ impl Metrics {
     }
 
     /// A connection was refused before TLS, or for what it sent: `banned`, `listed`, `per_client`,
-    /// `rate`, `total`, `proxy_header`, `handshake`, `timeout`, `malformed`.
+    /// `rate`, `total`, `proxy_header`, `handshake`, `handshake_budget`, `timeout`, `malformed`.
     pub fn connection_refused(&self, reason: &'static str) {
         let (family, known) = &self.refused;
         known.inc([reason], || family.with_label_values(&[reason]));

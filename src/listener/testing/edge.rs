@@ -139,6 +139,7 @@ impl Edge {
             metrics: Arc::new(Metrics::default()),
             gate: Arc::new(Gatekeeper),
             budget: Arc::new(Budget::default()),
+            conduct: Arc::default(),
         });
         let proxy = Arc::new(http_proxy(
             &Arc::new(ServerConf::default()),
