@@ -218,29 +218,29 @@ async fn hear(
     heard: &Heard,
     payload: &mut Vec<u8>,
 ) -> io::Result<()> {
-    let mut head = [0; frame::HEAD];
+    let mut bytes = [0; frame::HEAD];
     let mut got = 0;
-    while let Some(rest) = head.get_mut(got..).filter(|rest| !rest.is_empty()) {
+    while let Some(rest) = bytes.get_mut(got..).filter(|rest| !rest.is_empty()) {
         match read.read(rest).await? {
             // Without a word of TLS, rustls' own error says so; this is the announced end.
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            bytes => got = got.saturating_add(bytes),
+            more => got = got.saturating_add(more),
         }
     }
-    let head = Head::parse(head);
-    payload.resize(head.length, 0);
+    let came = Head::parse(bytes);
+    payload.resize(came.length, 0);
     read.read_exact(payload).await?;
     Counts::add(
         &context.counts.bytes_received,
-        frame::HEAD.saturating_add(head.length),
+        frame::HEAD.saturating_add(came.length),
     );
-    match head.kind {
+    match came.kind {
         frame::HEADERS => Counts::add(&context.counts.answers, 1),
         frame::RST_STREAM => Counts::add(&context.counts.resets, 1),
-        frame::SETTINGS if head.flags & frame::ACK == 0 => {
+        frame::SETTINGS if came.flags & frame::ACK == 0 => {
             reply(heard, &frame::frame(frame::SETTINGS, frame::ACK, 0, &[]));
         }
-        frame::PING if head.flags & frame::ACK == 0 => {
+        frame::PING if came.flags & frame::ACK == 0 => {
             reply(heard, &frame::frame(frame::PING, frame::ACK, 0, payload));
         }
         frame::GOAWAY => {

@@ -9,7 +9,7 @@ pub enum Family {
 }
 
 /// One way of attacking.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Kind {
     pub name: &'static str,
     pub family: Family,

@@ -131,8 +131,8 @@ fn attack(arguments: Arguments) -> Result<Attack, String> {
 fn list() {
     for kind in KINDS {
         println!("{:<19} {:<14} {}", kind.name, kind.known_as, kind.does);
-        if !kind.variants.is_empty() {
-            println!("{:<34} --variant {}", "", kind.variants.join("|"));
+        for variants in kind.variants.chunks(3) {
+            println!("{:<34} --variant {}", "", variants.join(" | "));
         }
     }
 }

@@ -66,10 +66,10 @@ pub fn run(attack: Attack) -> io::Result<Summary> {
 }
 
 async fn all(attack: Attack) -> Summary {
-    let began = Instant::now();
+    let start = Instant::now();
     let at_once = attack.connections.min(attack.total);
     let context = Arc::new(Context {
-        until: began + attack.duration,
+        until: start + attack.duration,
         counts: Counts::default(),
         attack,
     });
@@ -81,7 +81,7 @@ async fn all(attack: Attack) -> Summary {
     while places.join_next().await.is_some() {}
     context
         .counts
-        .summary(&context.attack, began.elapsed(), Duration::ZERO)
+        .summary(&context.attack, start.elapsed(), Duration::ZERO)
 }
 
 /// One connection after another.

@@ -113,7 +113,7 @@ async fn send(context: &Context, write: &mut OwnedWriteHalf, bytes: &[u8]) -> io
     Ok(())
 }
 
-/// A ClientHello of 16 MiB that is never complete; or an ordinary one, in records of one byte.
+/// A `ClientHello` of 16 MiB that is never complete; or an ordinary one, in records of one byte.
 async fn huge_hello(context: &Context, write: &mut OwnedWriteHalf) -> io::Result<()> {
     let attack = &context.attack;
     let mut pace = Pace::new(attack.rate, attack.units);
@@ -151,7 +151,7 @@ fn record(body: &[u8]) -> Vec<u8> {
     record
 }
 
-/// The bytes of a ClientHello, as a well-behaved client would send them.
+/// The bytes of a `ClientHello`, as a well-behaved client would send them.
 fn client_hello(context: &Context) -> io::Result<Vec<u8>> {
     let config = connect::settings(&[b"h2", b"http/1.1"])?;
     let name = connect::server_name(&context.attack)?;

@@ -79,8 +79,8 @@ pub fn settings(entries: &[(u16, u32)]) -> Vec<u8> {
     let payload: Vec<u8> = entries
         .iter()
         .flat_map(|(name, value)| {
-            let ([a, b], [c, d, e, f]) = (name.to_be_bytes(), value.to_be_bytes());
-            [a, b, c, d, e, f]
+            let value = value.to_be_bytes();
+            name.to_be_bytes().into_iter().chain(value)
         })
         .collect();
     frame(SETTINGS, 0, 0, &payload)

@@ -10,7 +10,7 @@ use std::io;
 /// 32 of overhead (RFC 7541, section 4.1).
 const ENTRY: usize = 4_000;
 
-/// One HEADERS without END_HEADERS, then CONTINUATION for ever.
+/// One HEADERS without `END_HEADERS`, then CONTINUATION for ever.
 pub async fn continuation(talk: &mut Talk<'_>) -> io::Result<()> {
     talk.begin().await?;
     let stream = talk.stream();

@@ -18,7 +18,7 @@ pub async fn rapid_reset(talk: &mut Talk<'_>) -> io::Result<()> {
     .await
 }
 
-/// A valid request, then what the RFC has the server answer with RST_STREAM: the request is under way
+/// A valid request, then what the RFC has the server answer with `RST_STREAM`: the request is under way
 /// upstream, and counts as open no more.
 pub async fn made_you_reset(talk: &mut Talk<'_>) -> io::Result<()> {
     talk.begin().await?;
