@@ -6,7 +6,7 @@ use super::{
     admission::Admission,
     budget::{Place, Refusal},
     conduct::Standing,
-    handshake::{self, Failure, Terms},
+    handshake::{self, Failure, Secured, Terms},
     http1, http2,
     log_limit::LogLimit,
     proxy_protocol::{self, Proxied},
@@ -21,6 +21,7 @@ use crate::{
 };
 use pingora_core::server::ShutdownWatch;
 use pingora_proxy::{HttpProxy, ProxyHttp};
+use rustls::ServerConfig;
 use std::{
     io,
     net::{IpAddr, SocketAddr},
@@ -364,50 +365,61 @@ async fn establish(
             Some((Box::new(stream), http2))
         }
         Kind::Tls(config) => {
-            let current = shared.config.load_full();
-            let terms = Terms {
-                client: Prefix::of(ends.0.ip(), current.clients.prefix),
-                limits: current.connections.handshakes.clone(),
-                admission: &alive.worker.admission,
-                conduct: &shared.conduct,
-                deadline,
-            };
-            drop(current);
-            match handshake::shake(tcp, Arc::clone(config), terms).await {
-                Ok(secured) => {
-                    let result = if secured.resumed { "resumed" } else { "full" };
-                    shared.metrics.handshake(result);
-                    let http2 = secured.info.alpn == "h2";
-                    let stream = ClientStream::new(
-                        Transport::Tls(secured.stream),
-                        connection(Some(secured.info)),
-                        Some(secured.digest),
-                        limits,
-                    );
-                    if !http2 && !settings.protocols.http1 {
-                        // No ALPN, on a listener that speaks HTTP/2 alone.
-                        shared.metrics.connection_refused("handshake");
-                        return None;
-                    }
-                    let http2 = if http2 { Http2::Agreed } else { Http2::No };
-                    Some((Box::new(stream), http2))
-                }
-                Err(Failure::Timeout) => {
-                    shared.metrics.handshake("timeout");
-                    shared.metrics.connection_refused("timeout");
-                    None
-                }
-                Err(Failure::Budget) => {
-                    shared.metrics.connection_refused("handshake_budget");
-                    None
-                }
-                Err(Failure::Failed(error)) => {
-                    tracing::debug!(peer = %ends.0, %error, "handshake failed");
-                    shared.metrics.handshake("failed");
-                    shared.metrics.connection_refused("handshake");
-                    None
-                }
+            let secured = secure(tcp, config, ends.0.ip(), deadline, alive).await?;
+            let http2 = secured.info.alpn == "h2";
+            let stream = ClientStream::new(
+                Transport::Tls(secured.stream),
+                connection(Some(secured.info)),
+                Some(secured.digest),
+                limits,
+            );
+            if !http2 && !settings.protocols.http1 {
+                // No ALPN, on a listener that speaks HTTP/2 alone.
+                shared.metrics.connection_refused("handshake");
+                return None;
             }
+            let http2 = if http2 { Http2::Agreed } else { Http2::No };
+            Some((Box::new(stream), http2))
         }
     }
+}
+
+/// The handshake with this client, counted by how it ended.
+async fn secure(
+    tcp: TcpStream,
+    config: &Arc<ServerConfig>,
+    client: IpAddr,
+    deadline: Instant,
+    alive: &Alive,
+) -> Option<Secured> {
+    let shared = &*alive.shared;
+    let terms = {
+        let current = shared.config.load();
+        Terms {
+            client: Prefix::of(client, current.clients.prefix),
+            limits: current.connections.handshakes.clone(),
+            admission: &alive.worker.admission,
+            conduct: &shared.conduct,
+            deadline,
+        }
+    };
+    let metrics = &shared.metrics;
+    match handshake::shake(tcp, Arc::clone(config), terms).await {
+        Ok(secured) => {
+            metrics.handshake(if secured.resumed { "resumed" } else { "full" });
+            return Some(secured);
+        }
+        Err(Failure::Timeout) => {
+            metrics.handshake("timeout");
+            metrics.connection_refused("timeout");
+        }
+        // None was begun.
+        Err(Failure::Budget) => metrics.connection_refused("handshake_budget"),
+        Err(Failure::Failed(error)) => {
+            tracing::debug!(%client, %error, "handshake failed");
+            metrics.handshake("failed");
+            metrics.connection_refused("handshake");
+        }
+    }
+    None
 }

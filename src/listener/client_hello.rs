@@ -7,7 +7,7 @@ pub mod ja4;
 
 use std::borrow::Cow;
 
-/// Most bytes of a ClientHello message without its header. Browsers with post-quantum key shares send
+/// Most bytes of a hello without its header. Browsers with post-quantum key shares send
 /// under 2 KiB.
 pub const MAXIMUM: usize = 16 * 1024;
 /// Most records that it may come in.
@@ -43,7 +43,7 @@ pub enum Parsed<'a> {
     Complete(Cow<'a, [u8]>),
     /// At least this many bytes more are needed.
     Needs(usize),
-    /// No ClientHello: another protocol, or a record that no client sends first.
+    /// No hello: another protocol, or a record that no client sends first.
     Invalid,
     /// A message over [`MAXIMUM`], or cut into more records than any client would.
     TooLarge,
@@ -308,7 +308,7 @@ impl<'a> ClientHello<'a> {
 }
 
 /// Two bytes each; an odd one at the end is left out.
-fn values<'a>(list: &'a [u8]) -> impl Iterator<Item = u16> + use<'a> {
+fn values(list: &[u8]) -> impl Iterator<Item = u16> + use<'_> {
     let mut rest = Reader(list);
     std::iter::from_fn(move || rest.u16())
 }

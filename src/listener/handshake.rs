@@ -224,7 +224,9 @@ async fn complete(
     config: Arc<ServerConfig>,
 ) -> io::Result<Secured> {
     let ja4 = fingerprint(&hello);
-    let stream = begin(tcp, hello, config)?.await?;
+    let handshake = begin(tcp, &hello, config)?;
+    drop(hello);
+    let stream = handshake.await?;
     let session = stream.get_ref().1;
     let version = match session.protocol_version() {
         Some(ProtocolVersion::TLSv1_3) => "1.3",
@@ -265,13 +267,9 @@ fn fingerprint(hello: &[u8]) -> Ja4 {
 }
 
 /// Hands what was read to the TLS library.
-fn begin(
-    tcp: TcpStream,
-    hello: Vec<u8>,
-    config: Arc<ServerConfig>,
-) -> io::Result<Accept<TcpStream>> {
+fn begin(tcp: TcpStream, hello: &[u8], config: Arc<ServerConfig>) -> io::Result<Accept<TcpStream>> {
     let mut acceptor = Acceptor::default();
-    let mut left = &*hello;
+    let mut left = hello;
     while !left.is_empty() {
         if acceptor.read_tls(&mut left)? == 0 {
             return Err(io::ErrorKind::InvalidData.into());

@@ -87,13 +87,12 @@ impl Flood {
                 tcp.write_all(hello)?;
                 tcp.read_exact(&mut [0; 5])
             });
-            match tried {
-                Ok(()) => self.answered.fetch_add(1, SeqCst),
-                Err(_) => {
-                    thread::sleep(REST);
-                    self.refused.fetch_add(1, SeqCst)
-                }
-            };
+            if tried.is_ok() {
+                self.answered.fetch_add(1, SeqCst);
+            } else {
+                self.refused.fetch_add(1, SeqCst);
+                thread::sleep(REST);
+            }
         }
     }
 }

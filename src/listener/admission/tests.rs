@@ -183,7 +183,7 @@ async fn what_a_handshake_computes_is_charged_and_what_it_waits_for_is_not() {
     assert_eq!(before - after, nanos(took));
     admission.refund(took);
     assert_eq!(admission.0.lock().bucket.level, before);
-    let (_, more) = admission.metered(Box::pin(async {}), false).await;
+    let ((), more) = admission.metered(Box::pin(async {}), false).await;
     assert!(more < MILLISECOND * 100);
     assert_eq!(admission.0.lock().bucket.level, before, "not charged");
 }

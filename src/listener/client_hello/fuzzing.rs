@@ -1,4 +1,4 @@
-//! What must hold of any bytes taken for a ClientHello.
+//! What must hold of any bytes taken for a `ClientHello`.
 
 use super::{ClientHello, MAXIMUM, Parsed, WIRE, assemble, ja4::Ja4};
 

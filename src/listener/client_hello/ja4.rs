@@ -1,4 +1,4 @@
-//! JA4, the fingerprint of a TLS client (FoxIO, BSD 3-Clause; "JA4: TLS Client Fingerprinting" in its
+//! JA4, the fingerprint of a TLS client (by `FoxIO`, BSD 3-Clause; "JA4: TLS Client Fingerprinting" in its
 //! technical details): what the client is able to do, with everything left out that changes from one
 //! connection to the next.
 //!
@@ -63,21 +63,23 @@ impl Ja4 {
         );
 
         ciphers.sort_unstable();
-        let mut list = List::default();
-        ciphers.into_iter().for_each(|cipher| list.add(cipher));
-        put(&mut text, CIPHERS_AT, &list.hash());
+        let mut hashed = List::default();
+        for cipher in ciphers {
+            hashed.add(cipher);
+        }
+        put(&mut text, CIPHERS_AT, &hashed.hash());
 
         extensions.sort_unstable();
-        let mut list = List::default();
+        let mut hashed = List::default();
         extensions
             .into_iter()
             .filter(|kind| ![extension::SERVER_NAME, extension::ALPN].contains(kind))
-            .for_each(|kind| list.add(kind));
-        if !list.is_empty() {
-            list.section();
-            plain(hello.signature_algorithms()).for_each(|algorithm| list.add(algorithm));
+            .for_each(|kind| hashed.add(kind));
+        if !hashed.is_empty() {
+            hashed.section();
+            plain(hello.signature_algorithms()).for_each(|algorithm| hashed.add(algorithm));
         }
-        put(&mut text, EXTENSIONS_AT, &list.hash());
+        put(&mut text, EXTENSIONS_AT, &hashed.hash());
         Self(text)
     }
 

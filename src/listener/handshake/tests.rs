@@ -170,10 +170,10 @@ async fn what_is_no_hello_fails_and_what_never_ends_is_late() {
             drop(tcp);
             return (server.next(patience).await.await.unwrap(), Vec::new());
         }
-        let served = server.next(patience).await.await.unwrap();
+        let outcome = server.next(patience).await.await.unwrap();
         let mut answer = Vec::new();
         let _ = tcp.read_to_end(&mut answer).await;
-        (served, answer)
+        (outcome, answer)
     };
     let (failed, alert) = sends(b"GET / HTTP/1.1\r\n\r\n", LONG, false).await;
     assert!(matches!(failed, Err(Failure::Failed(_))));
@@ -207,7 +207,7 @@ async fn who_is_known_goes_first_when_the_budget_is_spent() {
 
         server.conduct.good(
             prefix([127, 0, 0, 1].into()),
-            &Default::default(),
+            &crate::listener::conduct::Standing::default(),
             clock::now(),
         );
         assert!(!server.visit(&stranger, LONG).await.unwrap().resumed);
@@ -234,8 +234,8 @@ async fn one_waits_and_the_next_is_refused_at_once() {
     second.write_all(&hello(&client)).await.unwrap();
     let mut refused = server.next(LONG).await;
     let (Err(Failure::Budget), other) = (tokio::select! {
-        served = &mut waiting => (served.unwrap().map(|_| ()), refused),
-        served = &mut refused => (served.unwrap().map(|_| ()), waiting),
+        ended = &mut waiting => (ended.unwrap().map(|_| ()), refused),
+        ended = &mut refused => (ended.unwrap().map(|_| ()), waiting),
     }) else {
         panic!("one of two is refused");
     };
