@@ -277,33 +277,38 @@ fn handshakes_that_do_not_come_about() {
 
 #[test]
 fn a_flood_of_handshakes() {
-    // Two workers, each with a twentieth of its time for those it does not know.
-    let mut scene = Scene::open("handshakes: { cpu: 5%, waiting: 16 }, ");
-    let before = scene.used().cpu;
-    let flood = Attack {
-        connections: 64,
-        total: 100_000,
-        rate: None,
-        duration: Duration::from_secs(6),
-        ..attack(&scene.edge, "handshake-flood", 80)
-    };
-    let summary = rempart_attack::run(flood).unwrap();
-    let cpu = scene.used().cpu.saturating_sub(before);
-    eprintln!(
-        "{}\nedge: {cpu:?}",
-        serde_json::to_string(&summary).unwrap()
-    );
-    // Some got through, and cost what the budget has; the others cost what refusing costs.
-    assert!(summary.done > 0, "{summary:#?}");
-    let refused = summary.ended_by_server();
-    assert!(refused > 0, "{summary:#?}");
-    assert!(
-        cpu.as_secs_f64() < summary.seconds * 0.75,
-        "the edge used {cpu:?}: {summary:#?}"
-    );
-    scene.refusals_are_counted("handshake_budget", 1);
-    scene.refusals_are_counted("", refused);
-    scene.close();
+    // Each worker with a hundredth of its time for those it does not know.
+    let mut scene = Scene::open("handshakes: { cpu: 1%, waiting: 8 }, ");
+    // A busy machine may leave the attack too little time to be one: it goes on until it bites.
+    for number in 80..88 {
+        let before = scene.used().cpu;
+        let flood = Attack {
+            connections: 64,
+            total: 100_000,
+            rate: None,
+            duration: Duration::from_secs(5),
+            ..attack(&scene.edge, "handshake-flood", number)
+        };
+        let summary = rempart_attack::run(flood).unwrap();
+        let cpu = scene.used().cpu.saturating_sub(before);
+        eprintln!(
+            "{}\nedge: {cpu:?}",
+            serde_json::to_string(&summary).unwrap()
+        );
+        // Some got through, and cost what the budget has; the others cost what refusing costs.
+        assert!(summary.done > 0, "{summary:#?}");
+        assert!(
+            cpu.as_secs_f64() < summary.seconds * 0.75,
+            "the edge used {cpu:?}: {summary:#?}"
+        );
+        let refused = summary.ended_by_server();
+        if refused > 0 {
+            scene.refusals_are_counted("handshake_budget", 1);
+            scene.refusals_are_counted("", refused);
+            return scene.close();
+        }
+    }
+    panic!("no handshake was refused");
 }
 
 #[test]
