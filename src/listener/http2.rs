@@ -121,12 +121,12 @@ struct App<SV> {
 }
 
 /// Counts a request as active while it lives.
-struct Active<'a>(&'a AtomicU32);
+struct Active<'a>(&'a AtomicU32, &'a Metrics);
 
 impl Drop for Active<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
-        super::accept::note_panic();
+        super::accept::count_panic(self.1);
     }
 }
 
@@ -143,7 +143,7 @@ where
     ) -> Option<ReusedHttpStream> {
         self.requests.fetch_add(1, Relaxed);
         self.active.fetch_add(1, Relaxed);
-        let _active = Active(&self.active);
+        let _active = Active(&self.active, &self.metrics);
         // How long an answer may wait for the client to take more of it.
         session.set_write_timeout(Some(self.timeouts.idle));
         let lasting = session

@@ -106,6 +106,8 @@ pub struct ClientStream {
     /// what a client sent after it.
     ahead: BytesMut,
     gathered: BytesMut,
+    /// What was gathered last, to begin with as much room.
+    room: usize,
     expected: Expected,
     limits: Limits,
     alarm: Alarm,
@@ -146,6 +148,7 @@ impl ClientStream {
             transport,
             ahead: BytesMut::new(),
             gathered: BytesMut::new(),
+            room: ROOM,
             expected: Expected::Nothing,
             limits,
             alarm: Alarm::default(),
@@ -383,10 +386,10 @@ impl ClientStream {
     }
 
     /// Makes room for what is to be gathered. The buffer stays while a request is in service, and
-    /// [`Self::rest`] gives it back.
+    /// [`Self::rest`] gives it back; frames have no such end, and it goes when they were sent.
     fn make_room(&mut self, length: usize) {
         if self.gathered.capacity() == 0 {
-            self.gathered.reserve(length.max(ROOM));
+            self.gathered.reserve(length.max(self.room));
         }
     }
 
@@ -399,7 +402,13 @@ impl ClientStream {
             match ready!(result)? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 // Emptied whole, it begins at its beginning again.
-                written if written >= self.gathered.len() => self.gathered.clear(),
+                written if written >= self.gathered.len() => {
+                    self.gathered.clear();
+                    if matches!(self.expected, Expected::Frames) {
+                        self.room = written.clamp(ROOM, GATHERED);
+                        self.gathered = BytesMut::new();
+                    }
+                }
                 written => self.gathered.advance(written),
             }
         }

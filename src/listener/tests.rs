@@ -2,6 +2,8 @@
 
 mod budgets;
 mod deadlines;
+mod deaths;
+mod inherited;
 mod protocols;
 mod proxied;
 mod tls;

@@ -42,6 +42,7 @@ pub struct Metrics {
     upstreams: Names<UpstreamMetrics>,
     challenges: (IntCounterVec, Words<2>),
     reloads: (IntCounterVec, Words<1>),
+    upgrades: (IntCounterVec, Words<1>),
     last_reload_successful: IntGauge,
     last_reload_success_time: IntGauge,
     bans_placed: IntCounterVec,
@@ -123,13 +124,7 @@ impl Metrics {
         let registry = Registry::new();
         let counters = |name, help, labels: &[&str]| counters(&registry, name, help, labels);
         let gauge = |name, help| gauge(&registry, name, help);
-        let build = gauges(
-            &registry,
-            "rempart_build_info",
-            "1, with the version that runs.",
-            &["version"],
-        );
-        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        build_info(&registry);
         Self {
             requests: counters(
                 "rempart_requests_total",
@@ -190,6 +185,7 @@ impl Metrics {
                 ),
                 Words::default(),
             ),
+            upgrades: upgrades(&registry),
             last_reload_successful: gauge(
                 "rempart_config_last_reload_successful",
                 "1 when the last reload was taken, 0 when the file was refused.",
@@ -324,6 +320,13 @@ impl Metrics {
         }
     }
 
+    /// This process has taken over from another, or failed to hand over to one.
+    pub fn upgrade(&self, taken: bool) {
+        let result = if taken { "taken" } else { "failed" };
+        let (family, known) = &self.upgrades;
+        known.inc([result], || family.with_label_values(&[result]));
+    }
+
     /// A guard of this name, or `admin`, placed a ban.
     pub fn ban_placed(&self, source: &str) {
         let make = || self.bans_placed.with_label_values(&[source]);
@@ -429,6 +432,12 @@ fn source_number(source: Source) -> u32 {
     }
 }
 
+fn build_info(registry: &Registry) {
+    let help = "1, with the version that runs.";
+    let build = gauges(registry, "rempart_build_info", help, &["version"]);
+    build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+}
+
 fn request_durations(registry: &Registry) -> HistogramVec {
     let options = HistogramOpts::new(
         "rempart_request_duration_seconds",
@@ -454,6 +463,16 @@ fn decision_duration(registry: &Registry) -> Histogram {
 
 fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
     register(registry, IntCounterVec::new(Opts::new(name, help), labels))
+}
+
+/// There from the start, so that an alert sees the first one that fails.
+fn upgrades(registry: &Registry) -> (IntCounterVec, Words<1>) {
+    let help = "Hand-overs between processes by result: taken by this one, or failed to another.";
+    let family = counters(registry, "rempart_upgrades_total", help, &["result"]);
+    for result in ["taken", "failed"] {
+        family.with_label_values(&[result]);
+    }
+    (family, Words::default())
 }
 
 fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {

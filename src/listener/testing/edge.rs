@@ -106,11 +106,12 @@ pub fn config(listeners: Vec<Listener>) -> Config {
     }
 }
 
-/// Refuses 127.0.0.66 alone.
+/// Refuses 127.0.0.66 alone, and panics at 127.0.0.77: that is within the accept loop.
 struct Gatekeeper;
 
 impl Gate for Gatekeeper {
     fn refuses(&self, address: IpAddr) -> bool {
+        assert_ne!(address, IpAddr::from([127, 0, 0, 77]), "the test asked");
         address == IpAddr::from([127, 0, 0, 66])
     }
 }
