@@ -5,7 +5,10 @@
 use crate::listener::{client_hello::ja4::Ja4, conduct::Standing};
 use std::{
     net::SocketAddr,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64},
+    },
 };
 
 /// A client's connection, after PROXY protocol and TLS.
@@ -23,8 +26,23 @@ pub struct Connection {
     pub drop: AtomicBool,
     /// How its client behaved over it.
     pub standing: Standing,
-    /// It has become a stream of another protocol (101): deadlines of requests hold no more.
-    pub upgraded: AtomicBool,
+    pub progress: Progress,
+}
+
+/// How far the request in service on an HTTP/1 connection is: what its deadlines go by. HTTP/2, with
+/// many in service at once, has no use for it.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Bytes moved either way so far; only ever compared.
+    pub bytes: AtomicU64,
+    /// A final answer has begun, or the connection was upgraded.
+    pub answered: AtomicBool,
+    /// It is a stream of no foreseeable end: of another protocol (101), or server-sent events that
+    /// were asked for.
+    pub stream: AtomicBool,
+    /// Milliseconds that the upstream may take to begin its answer, where its own timeout is that of
+    /// a stream; 0: its own will do.
+    pub patience: AtomicU32,
 }
 
 /// What the handshake settled.

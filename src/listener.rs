@@ -20,6 +20,7 @@ pub mod client_hello;
 mod close;
 pub mod conduct;
 mod deadline;
+pub(crate) mod fuzzing;
 mod handshake;
 mod head;
 mod http1;
@@ -27,9 +28,11 @@ pub(crate) mod http2;
 pub mod inherited;
 pub(crate) mod log_limit;
 mod proxy_protocol;
+mod queue;
 mod redirect;
 mod socket;
 mod stream;
+mod term;
 mod tls;
 
 #[cfg(test)]
@@ -344,9 +347,8 @@ where
     };
     let mut accepting = JoinSet::new();
     for (socket, endpoint) in sockets.sockets {
-        let socket = tokio::net::TcpListener::from_std(socket)?;
         accepting.spawn(accept::run(
-            socket,
+            queue::Queue::new(socket)?,
             endpoint,
             Arc::clone(&shared),
             Arc::clone(&proxy),

@@ -120,6 +120,9 @@ pub(super) async fn serve<SV>(
         shared.metrics.connection_refused(reason);
     }
     if let Some(mut stream) = came_home {
+        if let Some(fault) = stream.fault.filter(|_| refused.is_none()) {
+            shared.metrics.connection_refused(fault);
+        }
         stream.timed_out |= matches!(end, End::Late);
         close::close(stream).await;
     }

@@ -195,12 +195,7 @@ impl Metrics {
                 ),
                 Words::default(),
             ),
-            upgrades: words(
-                &registry,
-                "rempart_upgrades_total",
-                "Hand-overs between processes by result: taken by this one, or failed to another.",
-                ["result"],
-            ),
+            upgrades: upgrades(&registry),
             last_reload_successful: gauge(
                 "rempart_config_last_reload_successful",
                 "1 when the last reload was taken, 0 when the file was refused.",
@@ -303,8 +298,8 @@ impl Metrics {
     }
 
     /// A connection was refused before TLS, or for what it sent: `banned`, `listed`, `per_client`,
-    /// `rate`, `total`, `proxy_header`, `handshake`, `handshake_budget`, `timeout`, `slow_body`, `slow_reader`,
-    /// `malformed`, `h2_abuse`.
+    /// `rate`, `total`, `no_descriptors`, `proxy_header`, `handshake`, `handshake_budget`, `timeout`,
+    /// `malformed`, `too_large`, `slow_body`, `slow_reader`, `h2_abuse`.
     pub fn connection_refused(&self, reason: &'static str) {
         let (family, known) = &self.refused;
         known.inc([reason], || family.with_label_values(&[reason]));
@@ -487,14 +482,14 @@ fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> Int
     register(registry, IntCounterVec::new(Opts::new(name, help), labels))
 }
 
-/// Counters that are found by words of this program.
-fn words<const N: usize>(
-    registry: &Registry,
-    name: &str,
-    help: &str,
-    labels: [&str; N],
-) -> (IntCounterVec, Words<N>) {
-    (counters(registry, name, help, &labels), Words::default())
+/// There from the start, so that an alert sees the first one that fails.
+fn upgrades(registry: &Registry) -> (IntCounterVec, Words<1>) {
+    let help = "Hand-overs between processes by result: taken by this one, or failed to another.";
+    let family = counters(registry, "rempart_upgrades_total", help, &["result"]);
+    for result in ["taken", "failed"] {
+        family.with_label_values(&[result]);
+    }
+    (family, Words::default())
 }
 
 fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {

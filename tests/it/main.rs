@@ -10,12 +10,15 @@
 
 mod admin;
 mod alerts;
+mod attacks;
 mod basics;
+mod budgets;
 mod bulkhead;
 mod challenge;
 mod cli;
 mod config;
 mod demo;
+mod desync;
 mod examples;
 mod fingerprint;
 mod forward;
@@ -28,5 +31,8 @@ mod load;
 mod proxy_protocol;
 mod reload;
 mod shutdown;
+mod slow;
+mod strictness;
 mod systemd;
+mod tls_audit;
 mod upgrade;

@@ -245,7 +245,8 @@ impl ProxyHttp for Trivial {
 }
 
 /// Answers `METHOD PATH BODYLENGTH`; `/big` with a MiB; `/slow` after a moment; `/chunked` chunked;
-/// `/cut/…` not to the end; `/ws` turns into an echo; `/hang` never.
+/// `/events` with events, after a second; `/cut/…` not to the end; `/ws` turns into an echo; `/hang`
+/// never.
 async fn upstream() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -271,7 +272,7 @@ async fn serve(mut stream: TcpStream) -> Option<()> {
         let head = buffer.split_to(end);
         let mut line = std::str::from_utf8(&head).ok()?.split(' ');
         let (method, path) = (line.next()?, line.next()?);
-        let length = match head::framing(&head).ok()?.body {
+        let length = match head::framing(&head, &Http1Limits::default()).ok()?.body {
             Body::None => 0,
             Body::Length(length) => {
                 let length = usize::try_from(length).ok()?;
@@ -324,6 +325,14 @@ async fn serve(mut stream: TcpStream) -> Option<()> {
             let answer =
                 "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\npart\r\n0\r\n\r\n";
             stream.write_all(answer.as_bytes()).await.ok()?;
+            continue;
+        }
+        if path == "/events" {
+            let head =
+                "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 4\r\n\r\n";
+            stream.write_all(head.as_bytes()).await.ok()?;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            stream.write_all(b"part").await.ok()?;
             continue;
         }
         if path == "/slow" {
