@@ -2,6 +2,7 @@
 //!
 //! It rides in pingora's `ProxyDigest.user_data` (h1 and h2 alike).
 
+use crate::listener::{client_hello::ja4::Ja4, conduct::Standing};
 use std::{
     net::SocketAddr,
     sync::{
@@ -23,6 +24,8 @@ pub struct Connection {
     pub tls: Option<TlsInfo>,
     /// Set to close the connection without a word as soon as the current request returns.
     pub drop: AtomicBool,
+    /// How its client behaved over it.
+    pub standing: Standing,
     pub progress: Progress,
 }
 
@@ -51,8 +54,8 @@ pub struct TlsInfo {
     pub sni: String,
     /// `h2` or `http/1.1`.
     pub alpn: &'static str,
-    /// Empty until the fingerprint is taken.
-    pub ja4: String,
+    /// The fingerprint of the client's hello; empty when that could not be read.
+    pub ja4: Ja4,
 }
 
 impl Connection {

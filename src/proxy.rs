@@ -361,7 +361,7 @@ impl ProxyHttp for Proxy {
 
     async fn response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         exchange: &mut Exchange,
     ) -> Result<()> {
@@ -371,10 +371,13 @@ impl ProxyHttp for Proxy {
         if !response.status.is_informational() {
             exchange.permits.iter_mut().for_each(Permit::answering);
         }
-        match &exchange.arrival {
-            Some(arrival) => headers::prepare_response(response, &arrival.id),
-            None => Ok(()),
+        if let Some(arrival) = &exchange.arrival {
+            headers::prepare_response(response, &arrival.id)?;
         }
+        if session.is_http2() {
+            headers::compact(response)?;
+        }
+        Ok(())
     }
 
     /// An upstream that has said its last word holds no slot, however slowly the client reads.
@@ -468,6 +471,7 @@ impl ProxyHttp for Proxy {
         }
         failure::settle(exchange, error);
         report::write(&self.edge.recorder, session, exchange);
+        report::conduct(&self.edge.conduct, session.req_header(), exchange);
         exchange.recorded = true;
     }
 

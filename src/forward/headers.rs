@@ -5,6 +5,7 @@
 //! is done here: names that only Rempart may set never pass, however they are spelt.
 
 use super::target;
+use bytes::BytesMut;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use pingora_core::Result;
@@ -108,6 +109,25 @@ pub fn prepare_response(response: &mut ResponseHeader, request_id: &HeaderValue)
             }
         }
         headers.insert(&REQUEST_ID_NAME, request_id.clone());
+    })
+}
+
+/// Gives the values of a response a buffer of their own, no longer than they are. As they came they
+/// are pieces of the 4 KiB that the head was read into, and whoever keeps one of them keeps all: an
+/// HTTP/2 connection does, in its table of headers sent (RFC 7541, section 2.3.2), some dozens of them.
+pub fn compact(response: &mut ResponseHeader) -> Result<()> {
+    edit_response(response, |headers| {
+        let length = headers.values().map(HeaderValue::len).sum();
+        let mut values = BytesMut::with_capacity(length);
+        for value in headers.values_mut() {
+            values.extend_from_slice(value.as_bytes());
+            let copy = HeaderValue::from_maybe_shared(values.split().freeze());
+            // They were valid before.
+            if let Ok(mut copy) = copy {
+                copy.set_sensitive(value.is_sensitive());
+                *value = copy;
+            }
+        }
     })
 }
 
@@ -403,6 +423,27 @@ mod tests {
         let mut response = ResponseHeader::build(200, None).unwrap();
         response.set_reason_phrase(Some("Fine")).unwrap();
         prepare_response(&mut response, &id).unwrap();
+        assert_eq!(response.get_reason_phrase(), Some("Fine"));
+    }
+
+    #[test]
+    fn compact_values_say_what_they_said() {
+        let mut response = ResponseHeader::build(200, None).unwrap();
+        response.set_reason_phrase(Some("Fine")).unwrap();
+        let head = bytes::Bytes::from(vec![b'x'; 4096]);
+        let piece = HeaderValue::from_maybe_shared(head.slice(10..14)).unwrap();
+        let mut secret = HeaderValue::from_static("hidden");
+        secret.set_sensitive(true);
+        response.append_header("a", piece).unwrap();
+        response.append_header("b", "").unwrap();
+        response.append_header("a", secret).unwrap();
+        assert!(!head.is_unique());
+        compact(&mut response).unwrap();
+        assert!(head.is_unique(), "nothing holds the buffer any more");
+        let a: Vec<_> = response.headers.get_all("a").iter().collect();
+        assert_eq!(a, ["xxxx", "hidden"]);
+        assert!(!a[0].is_sensitive() && a[1].is_sensitive());
+        assert_eq!(response.headers["b"], "");
         assert_eq!(response.get_reason_phrase(), Some("Fine"));
     }
 

@@ -3,11 +3,14 @@
 
 use super::{
     Endpoint, Kind, Settings, Shared,
+    admission::Admission,
     budget::{Place, Refusal},
-    handshake::{self, Failure},
+    conduct::Standing,
+    handshake::{self, Failure, Secured, Terms},
     http1, http2,
     log_limit::LogLimit,
     proxy_protocol::{self, Proxied},
+    queue::{Next, Queue, Waiting},
     redirect, socket,
     stream::{ClientStream, Transport},
 };
@@ -16,9 +19,11 @@ use crate::{
     config::Config,
     connection::{Connection, Progress, TlsInfo},
     identify::TrustedProxies,
+    record::metrics::Metrics,
 };
 use pingora_core::server::ShutdownWatch;
 use pingora_proxy::{HttpProxy, ProxyHttp};
+use rustls::ServerConfig;
 use std::{
     io,
     net::{IpAddr, SocketAddr},
@@ -26,99 +31,225 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     sync::mpsc,
-    time::{Instant, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
-use verdict::prefix::Prefix;
+use verdict::{Nanos, prefix::Prefix};
 
-/// How long to wait when a connection can't be accepted (no file descriptors left, mostly).
-const BACK_OFF: Duration = Duration::from_millis(50);
+/// Connections that are judged before whatever else is ready on this worker has its turn.
+const ROUND: u32 = 64;
 
 /// Most connections that are still taken after the signal to shut down.
 const LAST: u32 = 4096;
 
-static ACCEPT_ERRORS: LogLimit = LogLimit::new();
-static PANICS: LogLimit = LogLimit::new();
-
 /// Accepts on one socket until the shutdown, which closes it.
 pub(super) async fn run<SV>(
-    socket: TcpListener,
+    mut queue: Queue,
     endpoint: Arc<Endpoint>,
     shared: Arc<Shared>,
     proxy: Arc<HttpProxy<SV>>,
     mut shutdown: ShutdownWatch,
-    worker: mpsc::Sender<()>,
+    worker: Worker,
 ) where
     SV: ProxyHttp + Send + Sync + 'static,
     SV::CTX: Send + Sync,
 {
-    let mut trusting = Trusting::of(shared.config.load_full());
-    let mut begin = |tcp: TcpStream, from: SocketAddr| {
-        trusting.refresh(&shared.config.load());
-        let arrival = Arrival {
-            tcp,
-            from: canonical(from),
-            endpoint: Arc::clone(&endpoint),
-            shared: Arc::clone(&shared),
-        };
-        arrival.begin(&trusting, &proxy, &worker);
+    let mut door = Door {
+        trusting: Trusting::of(shared.config.load_full()),
+        endpoint,
+        shared,
+        proxy,
+        worker,
+        flood: Flood::default(),
     };
+    door.prepare(queue.socket());
     loop {
-        let accepted = tokio::select! {
-            accepted = socket.accept() => accepted,
+        tokio::select! {
+            ready = queue.ready() => if ready.is_err() { return },
             _ = shutdown.wait_for(|leave| *leave) => break,
-        };
-        match accepted {
-            Ok((tcp, from)) => begin(tcp, from),
-            Err(error) if is_of_one_connection(&error) => {}
-            Err(error) => {
-                if let Some(left_out) = ACCEPT_ERRORS.admit() {
-                    tracing::error!(listener = &*endpoint.name, %error, left_out, "can't accept connections");
+        }
+        door.refresh(queue.socket());
+        match door.round(&mut queue) {
+            Round::Full => tokio::task::yield_now().await,
+            Round::Over => {
+                if let Some(pause) = door.flood.pause(clock::now()) {
+                    sleep(pause).await;
                 }
-                tokio::time::sleep(BACK_OFF).await;
             }
+            Round::Failed(error) => Queue::back_off(&door.endpoint.name, &error).await,
         }
     }
     // What is established already is served: closing the socket would reset it. Asked of the system
-    // itself: the runtime would cut the queue short when this task's turn is over.
-    let Ok(socket) = socket.into_std() else {
-        return;
-    };
-    take_queued(&socket, |(tcp, from)| {
-        // Non-blocking, as the runtime wants it, is not inherited.
-        if tcp.set_nonblocking(true).is_ok()
-            && let Ok(tcp) = TcpStream::from_std(tcp)
-        {
-            begin(tcp, from);
-        }
-    });
-}
-
-/// Takes what waits in a socket's queue, up to [`LAST`].
-fn take_queued(
-    socket: &std::net::TcpListener,
-    mut take: impl FnMut((std::net::TcpStream, SocketAddr)),
-) {
+    // itself: the runtime may not have been told of all.
     for _ in 0..LAST {
-        match socket.accept() {
-            Ok(accepted) => take(accepted),
-            Err(error) if is_of_one_connection(&error) => {}
+        match queue.next_unasked() {
+            Next::Connection(waiting) => door.judge(waiting),
+            Next::NoDescriptors { refused: true } => door.refused("no_descriptors"),
             // Nothing is left, or nothing can be had.
-            Err(_) => break,
+            Next::Empty | Next::NoDescriptors { .. } | Next::Failed(_) => break,
         }
     }
 }
 
-/// Errors that end the connection which was to be accepted, and say nothing of the next.
-fn is_of_one_connection(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionRefused
-            | io::ErrorKind::Interrupted
-    )
+/// How a round of accepting ended.
+enum Round {
+    /// There may be more.
+    Full,
+    /// Nothing more waits.
+    Over,
+    Failed(io::Error),
+}
+
+/// What stands behind one socket.
+struct Door<SV> {
+    trusting: Trusting,
+    endpoint: Arc<Endpoint>,
+    shared: Arc<Shared>,
+    proxy: Arc<HttpProxy<SV>>,
+    worker: Worker,
+    flood: Flood,
+}
+
+impl<SV> Door<SV>
+where
+    SV: ProxyHttp + Send + Sync + 'static,
+    SV::CTX: Send + Sync,
+{
+    fn round(&mut self, queue: &mut Queue) -> Round {
+        for _ in 0..ROUND {
+            match queue.next() {
+                Next::Connection(waiting) => self.judge(waiting),
+                Next::Empty => return Round::Over,
+                Next::NoDescriptors { refused: true } => {
+                    self.refused("no_descriptors");
+                    log_no_descriptors(&self.endpoint.name);
+                }
+                Next::NoDescriptors { refused: false } => {
+                    return Round::Failed(io::Error::from_raw_os_error(libc::EMFILE));
+                }
+                Next::Failed(error) => return Round::Failed(error),
+            }
+        }
+        Round::Full
+    }
+
+    /// Follows a reload.
+    fn refresh(&mut self, socket: &std::net::TcpListener) {
+        let before = Arc::as_ptr(&self.trusting.config);
+        self.trusting.refresh(&self.shared.config.load());
+        if before != Arc::as_ptr(&self.trusting.config) {
+            self.prepare(socket);
+        }
+    }
+
+    fn prepare(&self, socket: &std::net::TcpListener) {
+        let silence = self.trusting.config.connections.timeouts.idle;
+        if let Err(error) = socket::prepare(socket, silence) {
+            // Connections are served all the same: it is the kernel's share of holding them that
+            // stays as the system has it.
+            tracing::warn!(listener = &*self.endpoint.name, %error, "can't set options of the socket");
+        }
+    }
+
+    fn refused(&mut self, reason: &'static str) {
+        self.shared.metrics.connection_refused(reason);
+        self.flood.refused();
+    }
+
+    /// Judges a connection by its address, and serves it in a task of its own.
+    fn judge(&mut self, waiting: Waiting) {
+        let from = canonical(waiting.from);
+        let place = match self.place(from.ip()) {
+            Ok(place) => place,
+            Err(reason) => {
+                waiting.refuse();
+                self.refused(reason);
+                return;
+            }
+        };
+        // Whatever the system has against it: it is gone then.
+        let Ok(tcp) = waiting.admit() else { return };
+        self.shared.metrics.connection_opened(&self.endpoint.name);
+        let alive = Arc::new(Alive {
+            endpoint: Arc::clone(&self.endpoint),
+            shared: Arc::clone(&self.shared),
+            place,
+            worker: self.worker.clone(),
+        });
+        let settings = self.endpoint.settings.load_full();
+        tokio::spawn(serve(tcp, from, settings, alive, Arc::clone(&self.proxy)));
+    }
+
+    /// A place for a connection from this address, or why there is none. What costs least comes first.
+    fn place(&self, from: IpAddr) -> Result<Place, &'static str> {
+        let config = &self.trusting.config;
+        let connections = &config.connections;
+        let trusted = self.trusting.proxies.contains(from);
+        if self.endpoint.settings.load().proxy_protocol && !trusted {
+            return Err("proxy_header");
+        }
+        if trusted {
+            // A trusted proxy is not a client: it brings many.
+            let entered = self.shared.budget.enter(connections.total);
+            return entered.map_err(Refusal::name);
+        }
+        let prefix = Prefix::of(from, config.clients.prefix);
+        let now = clock::now();
+        unwelcome(from, prefix, &self.shared, now)?;
+        let mut place = self
+            .shared
+            .budget
+            .enter(connections.total)
+            .map_err(Refusal::name)?;
+        place
+            .claim(prefix, connections, now)
+            .map_err(Refusal::name)?;
+        Ok(place)
+    }
+}
+
+fn log_no_descriptors(listener: &str) {
+    static LIMIT: LogLimit = LogLimit::new();
+    if let Some(left_out) = LIMIT.admit() {
+        tracing::error!(
+            listener,
+            left_out,
+            "no file descriptors are left: connections are refused; raise the limit (LimitNOFILE, \
+             ulimit -n) or lower connections.total"
+        );
+    }
+}
+
+/// Many refusals: they are taken together then, rather than waking the worker for each.
+#[derive(Default)]
+struct Flood {
+    /// Refusals since the window began.
+    refused: u32,
+    window: Nanos,
+    raging: bool,
+}
+
+impl Flood {
+    const WINDOW: Duration = Duration::from_millis(100);
+    /// Refusals in a window that make a flood: a thousand a second.
+    const MANY: u32 = 100;
+    /// How long the queue is left to itself. It holds thousands, so nobody is lost by it.
+    const PAUSE: Duration = Duration::from_millis(2);
+
+    fn refused(&mut self) {
+        self.refused = self.refused.saturating_add(1);
+    }
+
+    /// How long to leave the queue to itself, now that it is empty.
+    fn pause(&mut self, now: Nanos) -> Option<Duration> {
+        if now.since(self.window) >= Self::WINDOW {
+            self.raging = self.refused >= Self::MANY;
+            self.refused = 0;
+            self.window = now;
+        }
+        self.raging.then_some(Self::PAUSE)
+    }
 }
 
 /// IPv4-mapped addresses of dual-stack sockets as IPv4.
@@ -146,12 +277,12 @@ impl Trusting {
     }
 }
 
-/// A connection that was accepted and not judged yet.
-struct Arrival {
-    tcp: TcpStream,
-    from: SocketAddr,
-    endpoint: Arc<Endpoint>,
-    shared: Arc<Shared>,
+/// What the connections of one worker share.
+#[derive(Clone)]
+pub(super) struct Worker {
+    /// The worker waits for these to be dropped.
+    pub _alive: mpsc::Sender<()>,
+    pub admission: Arc<Admission>,
 }
 
 /// An open connection, until the last part of it is gone.
@@ -159,27 +290,42 @@ pub(super) struct Alive {
     endpoint: Arc<Endpoint>,
     shared: Arc<Shared>,
     place: Place,
-    /// The worker waits for these to be dropped.
-    _worker: mpsc::Sender<()>,
+    worker: Worker,
 }
 
 impl Drop for Alive {
     fn drop(&mut self) {
-        self.shared.metrics.connection_closed(&self.endpoint.name);
-        note_panic();
+        let metrics = &self.shared.metrics;
+        metrics.connection_closed(&self.endpoint.name);
+        count_panic(metrics);
     }
 }
 
-/// Called while something of a connection is dropped: writes down that it is dropped by a panic.
-pub(super) fn note_panic() {
-    if std::thread::panicking()
-        && let Some(left_out) = PANICS.admit()
-    {
-        tracing::error!(left_out, "a connection ended by a panic");
+/// Called while something of a connection is dropped: counts it if a panic drops it. What panicked,
+/// and where, is in the log ([`crate::logs`]).
+pub(super) fn count_panic(metrics: &Metrics) {
+    if std::thread::panicking() {
+        metrics.panicked();
     }
 }
 
-/// Why a client's connection is refused.
+/// Why a client may not connect at all.
+fn unwelcome(
+    client: IpAddr,
+    prefix: Prefix,
+    shared: &Shared,
+    now: Nanos,
+) -> Result<(), &'static str> {
+    if shared.bans.until(prefix, now).is_some() {
+        return Err("banned");
+    }
+    if shared.gate.refuses(client) {
+        return Err("listed");
+    }
+    Ok(())
+}
+
+/// Why a client's connection is refused, whose place among all has been taken already.
 fn judge(
     client: IpAddr,
     config: &Config,
@@ -188,60 +334,10 @@ fn judge(
 ) -> Result<(), &'static str> {
     let prefix = Prefix::of(client, config.clients.prefix);
     let now = clock::now();
-    if shared.bans.until(prefix, now).is_some() {
-        return Err("banned");
-    }
-    if shared.gate.refuses(client) {
-        return Err("listed");
-    }
+    unwelcome(client, prefix, shared, now)?;
     place
         .claim(prefix, &config.connections, now)
         .map_err(Refusal::name)
-}
-
-impl Arrival {
-    /// Judges the connection by its address, and serves it in a task of its own.
-    fn begin<SV>(self, trusting: &Trusting, proxy: &Arc<HttpProxy<SV>>, worker: &mpsc::Sender<()>)
-    where
-        SV: ProxyHttp + Send + Sync + 'static,
-        SV::CTX: Send + Sync,
-    {
-        let settings = self.endpoint.settings.load_full();
-        let config = &trusting.config;
-        let trusted = trusting.proxies.contains(self.from.ip());
-        let entered = self.shared.budget.enter(config.connections.total);
-        let place = match entered {
-            Ok(mut place) => {
-                // A trusted proxy is not a client: it brings many.
-                let judged = match (settings.proxy_protocol, trusted) {
-                    (true, false) => Err("proxy_header"),
-                    (_, true) => Ok(()),
-                    (false, false) => judge(self.from.ip(), config, &self.shared, &mut place),
-                };
-                judged.map(|()| place)
-            }
-            Err(refusal) => Err(refusal.name()),
-        };
-        let place = match place {
-            Ok(place) => place,
-            Err(reason) => {
-                self.shared.metrics.connection_refused(reason);
-                socket::reset(self.tcp);
-                return;
-            }
-        };
-        self.shared.metrics.connection_opened(&self.endpoint.name);
-        let alive = Arc::new(Alive {
-            endpoint: self.endpoint,
-            shared: self.shared,
-            place,
-            _worker: worker.clone(),
-        });
-        // Failing to set it costs latency only.
-        let _ = self.tcp.set_nodelay(true);
-        let proxy = Arc::clone(proxy);
-        tokio::spawn(serve(self.tcp, self.from, settings, alive, proxy));
-    }
 }
 
 /// One connection, from its first byte to its last.
@@ -334,6 +430,7 @@ async fn establish(
             peer: ends.0,
             local: ends.1,
             tls,
+            standing: Standing::default(),
             drop: AtomicBool::new(false),
             progress: Progress::default(),
         })
@@ -354,37 +451,61 @@ async fn establish(
             Some((Box::new(stream), http2))
         }
         Kind::Tls(config) => {
-            match handshake::shake(tcp, Arc::clone(config), deadline).await {
-                Ok(secured) => {
-                    let result = if secured.resumed { "resumed" } else { "full" };
-                    shared.metrics.handshake(result);
-                    let http2 = secured.info.alpn == "h2";
-                    let stream = ClientStream::new(
-                        Transport::Tls(secured.stream),
-                        connection(Some(secured.info)),
-                        Some(secured.digest),
-                        limits,
-                    );
-                    if !http2 && !settings.protocols.http1 {
-                        // No ALPN, on a listener that speaks HTTP/2 alone.
-                        shared.metrics.connection_refused("handshake");
-                        return None;
-                    }
-                    let http2 = if http2 { Http2::Agreed } else { Http2::No };
-                    Some((Box::new(stream), http2))
-                }
-                Err(Failure::Timeout) => {
-                    shared.metrics.handshake("timeout");
-                    shared.metrics.connection_refused("timeout");
-                    None
-                }
-                Err(Failure::Failed(error)) => {
-                    tracing::debug!(peer = %ends.0, %error, "handshake failed");
-                    shared.metrics.handshake("failed");
-                    shared.metrics.connection_refused("handshake");
-                    None
-                }
+            let secured = secure(tcp, config, ends.0.ip(), deadline, alive).await?;
+            let http2 = secured.info.alpn == "h2";
+            let stream = ClientStream::new(
+                Transport::Tls(secured.stream),
+                connection(Some(secured.info)),
+                Some(secured.digest),
+                limits,
+            );
+            if !http2 && !settings.protocols.http1 {
+                // No ALPN, on a listener that speaks HTTP/2 alone.
+                shared.metrics.connection_refused("handshake");
+                return None;
             }
+            let http2 = if http2 { Http2::Agreed } else { Http2::No };
+            Some((Box::new(stream), http2))
         }
     }
+}
+
+/// The handshake with this client, counted by how it ended.
+async fn secure(
+    tcp: TcpStream,
+    config: &Arc<ServerConfig>,
+    client: IpAddr,
+    deadline: Instant,
+    alive: &Alive,
+) -> Option<Secured> {
+    let shared = &*alive.shared;
+    let terms = {
+        let current = shared.config.load();
+        Terms {
+            client: Prefix::of(client, current.clients.prefix),
+            limits: current.connections.handshakes.clone(),
+            admission: &alive.worker.admission,
+            conduct: &shared.conduct,
+            deadline,
+        }
+    };
+    let metrics = &shared.metrics;
+    match handshake::shake(tcp, Arc::clone(config), terms).await {
+        Ok(secured) => {
+            metrics.handshake(if secured.resumed { "resumed" } else { "full" });
+            return Some(secured);
+        }
+        Err(Failure::Timeout) => {
+            metrics.handshake("timeout");
+            metrics.connection_refused("timeout");
+        }
+        // None was begun.
+        Err(Failure::Budget) => metrics.connection_refused("handshake_budget"),
+        Err(Failure::Failed(error)) => {
+            tracing::debug!(%client, %error, "handshake failed");
+            metrics.handshake("failed");
+            metrics.connection_refused("handshake");
+        }
+    }
+    None
 }

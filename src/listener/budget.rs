@@ -1,6 +1,11 @@
 //! What one client may take of connections before it costs a handshake: open ones, new ones a
 //! second, and the total of all clients. Shared by all workers; refusing is left to the accept loop.
 //!
+//! When few places are left of the total, a client may hold fewer the fewer there are, down to one:
+//! so the last quarter is not for whoever came first with many addresses. And since whoever has an
+//! IPv6 network has thousands of addresses, no /48 holds more than an eighth of the total (or than one
+//! client may).
+//!
 //! The table is bounded. An entry that owes nothing (no open connection, bucket full) is worth
 //! nothing and goes first; of the others goes the one that owes the least of a few that are looked
 //! at, and never one with an open connection, of which there are at most `total`.
@@ -17,7 +22,10 @@ use std::{
     },
     time::Duration,
 };
-use verdict::{Nanos, prefix::Prefix};
+use verdict::{
+    Nanos,
+    prefix::{Prefix, PrefixLengths},
+};
 
 /// A power of two: the shard is picked by the hash's low bits.
 const SHARDS: usize = 64;
@@ -25,6 +33,11 @@ const SHARDS: usize = 64;
 const REMEMBERED: usize = 2048;
 /// Entries that are looked at to find the one to forget.
 const SAMPLE: usize = 8;
+/// What one site holds of an IPv6 address, at the most (RFC 6177), is this part of the total.
+const SITE: PrefixLengths = PrefixLengths { ipv4: 0, ipv6: 48 };
+const SITES_PART: u32 = 8;
+/// The part of the total that is left when clients begin to hold fewer.
+const SCARCE_PART: u32 = 4;
 
 /// Connections of all clients.
 #[derive(Debug)]
@@ -48,6 +61,15 @@ struct Client {
     open: u32,
     /// The theoretical arrival time of GCRA: the bucket is full from then on.
     arrival: Nanos,
+    /// The same of strikes: none are held against the client from then on.
+    struck: Nanos,
+}
+
+impl Client {
+    /// When nothing is held against the client any more.
+    fn clear(&self) -> Nanos {
+        self.arrival.max(self.struck)
+    }
 }
 
 /// Why a connection is refused.
@@ -91,11 +113,36 @@ impl Budget {
         let place = Place {
             budget: Arc::clone(self),
             client: None,
+            site: None,
         };
         if before >= total.get() {
             return Err(Refusal::Total);
         }
         Ok(place)
+    }
+
+    /// Holds a strike against a client, for a connection that had to be ended because of what came
+    /// over it. True: `allowed` of them are held, and the client has used them up. One is
+    /// forgotten every `period / allowed`, so that all are after `period`.
+    pub fn strike(
+        &self,
+        client: Prefix,
+        allowed: NonZeroU32,
+        period: Duration,
+        now: Nanos,
+    ) -> bool {
+        let interval = period / allowed.get();
+        let Some(shard) = self.shard(client) else {
+            return false;
+        };
+        let mut shard = shard.lock();
+        let Some(entry) = shard.entry(client, now) else {
+            return false;
+        };
+        // No debt beyond the period: whoever goes on is not held for longer.
+        let struck = entry.struck.max(now).after(interval).min(now.after(period));
+        entry.struck = struck;
+        struck.since(now).saturating_add(interval) > period
     }
 
     /// Open connections of all clients.
@@ -113,6 +160,19 @@ impl Budget {
             .sum()
     }
 
+    fn claim(
+        &self,
+        client: Prefix,
+        maximum: Option<u32>,
+        rate: Option<Rate>,
+        now: Nanos,
+    ) -> Result<(), Refusal> {
+        match self.shard(client) {
+            Some(shard) => shard.lock().claim(client, maximum, rate, now),
+            None => Ok(()),
+        }
+    }
+
     fn shard(&self, client: Prefix) -> Option<&Mutex<Shard>> {
         let hash = usize::try_from(self.hasher.hash_one(client) & 0xffff).unwrap_or(0);
         self.shards.get(hash % SHARDS)
@@ -124,6 +184,7 @@ impl Budget {
 pub struct Place {
     budget: Arc<Budget>,
     client: Option<Prefix>,
+    site: Option<Prefix>,
 }
 
 impl Place {
@@ -137,13 +198,23 @@ impl Place {
         limits: &Connections,
         now: Nanos,
     ) -> Result<(), Refusal> {
-        if limits.per_client.is_none() && limits.rate_per_client.is_none() {
+        if let Some(maximum) = limits.per_client {
+            let open = self.budget.open();
+            if let Some(site) = site(client) {
+                let part = limits.total.get() / SITES_PART;
+                self.budget
+                    .claim(site, Some(part.max(maximum.get())), None, now)?;
+                self.site = Some(site);
+            }
+            let maximum = share(maximum, limits.total, open);
+            self.budget
+                .claim(client, Some(maximum), limits.rate_per_client, now)?;
+        } else if limits.rate_per_client.is_some() {
+            self.budget
+                .claim(client, None, limits.rate_per_client, now)?;
+        } else {
             return Ok(());
         }
-        let Some(shard) = self.budget.shard(client) else {
-            return Ok(());
-        };
-        shard.lock().claim(client, limits, now)?;
         self.client = Some(client);
         Ok(())
     }
@@ -152,24 +223,46 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.budget.open.fetch_sub(1, Relaxed);
-        let Some(client) = self.client else { return };
-        if let Some(shard) = self.budget.shard(client) {
-            shard.lock().release(client, crate::clock::now());
+        for client in [self.client, self.site].into_iter().flatten() {
+            if let Some(shard) = self.budget.shard(client) {
+                shard.lock().release(client, crate::clock::now());
+            }
         }
     }
 }
 
+/// The network of an IPv6 client's site, when clients are narrower than that.
+fn site(client: Prefix) -> Option<Prefix> {
+    let narrower = client.address().is_ipv6() && client.length() > SITE.ipv6;
+    narrower.then(|| Prefix::of(client.address(), SITE))
+}
+
+/// How many connections a client may hold of its `maximum`, while `open` are of the `total`.
+fn share(maximum: NonZeroU32, total: NonZeroU32, open: u32) -> u32 {
+    let scarce = total.get().div_ceil(SCARCE_PART);
+    // The one that asks is among the open ones.
+    let left = total.get().saturating_sub(open).saturating_add(1);
+    if left >= scarce {
+        return maximum.get();
+    }
+    let share = u64::from(maximum.get()) * u64::from(left) / u64::from(scarce);
+    u32::try_from(share).unwrap_or(u32::MAX).max(1)
+}
+
 impl Shard {
-    fn claim(&mut self, client: Prefix, limits: &Connections, now: Nanos) -> Result<(), Refusal> {
+    fn claim(
+        &mut self,
+        client: Prefix,
+        maximum: Option<u32>,
+        rate: Option<Rate>,
+        now: Nanos,
+    ) -> Result<(), Refusal> {
         let entry = self.entry(client, now);
         let Some(entry) = entry else { return Ok(()) };
-        if limits
-            .per_client
-            .is_some_and(|maximum| entry.open >= maximum.get())
-        {
+        if maximum.is_some_and(|maximum| entry.open >= maximum) {
             return Err(Refusal::PerClient);
         }
-        if let Some(rate) = limits.rate_per_client {
+        if let Some(rate) = rate {
             entry.arrival = take(entry.arrival, rate, now).ok_or(Refusal::Rate)?;
         }
         entry.open = entry.open.saturating_add(1);
@@ -184,7 +277,7 @@ impl Shard {
             return;
         };
         entry.open = entry.open.saturating_sub(1);
-        if entry.open == 0 && entry.arrival <= now {
+        if entry.open == 0 && entry.clear() <= now {
             self.forget(at);
         }
     }
@@ -204,6 +297,7 @@ impl Shard {
             prefix: client,
             open: 0,
             arrival: now,
+            struck: now,
         });
         self.clients.last_mut()
     }
@@ -218,7 +312,7 @@ impl Shard {
             .filter_map(|at| at.checked_rem(length))
             .filter_map(|at| Some((at, self.clients.get(at)?)))
             .filter(|(_, client)| client.open == 0)
-            .min_by_key(|(_, client)| client.arrival)
+            .min_by_key(|(_, client)| client.clear())
             .map(|(at, _)| at)
     }
 
@@ -244,128 +338,4 @@ fn take(arrival: Nanos, rate: Rate, now: Nanos) -> Option<Nanos> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::model::{ClientTimeouts, Handshakes, Http1Limits, Http2Limits};
-    use std::net::{IpAddr, Ipv4Addr};
-    use verdict::prefix::PrefixLengths;
-
-    fn limits(per_client: Option<u32>, rate: Option<u32>) -> Connections {
-        Connections {
-            per_client: per_client.and_then(NonZeroU32::new),
-            rate_per_client: rate.and_then(NonZeroU32::new).map(|amount| Rate {
-                amount,
-                period: Duration::from_secs(1),
-            }),
-            total: NonZeroU32::new(1_000_000).unwrap(),
-            handshakes: Handshakes::default(),
-            http1: Http1Limits::default(),
-            http2: Http2Limits::default(),
-            timeouts: ClientTimeouts {
-                handshake: Duration::from_secs(5),
-                headers: Duration::from_secs(10),
-                idle: Duration::from_secs(60),
-                body_minimum_rate: 1024,
-                response_minimum_rate: 1024,
-                request: Duration::from_secs(600),
-                stream_idle: Duration::from_secs(300),
-            },
-        }
-    }
-
-    fn client(number: u32) -> Prefix {
-        Prefix::of(IpAddr::V4(Ipv4Addr::from(number)), PrefixLengths::CLIENT)
-    }
-
-    fn connect(
-        budget: &Arc<Budget>,
-        who: u32,
-        limits: &Connections,
-        now: Nanos,
-    ) -> Result<Place, Refusal> {
-        let mut place = budget.enter(limits.total)?;
-        place.claim(client(who), limits, now)?;
-        Ok(place)
-    }
-
-    #[test]
-    fn a_client_gets_its_connections_and_no_more_until_one_ends() {
-        let budget = Arc::new(Budget::default());
-        let limits = limits(Some(2), None);
-        let one = connect(&budget, 1, &limits, Nanos(0)).unwrap();
-        let _two = connect(&budget, 1, &limits, Nanos(0)).unwrap();
-        assert_eq!(
-            connect(&budget, 1, &limits, Nanos(0)).unwrap_err(),
-            Refusal::PerClient
-        );
-        connect(&budget, 2, &limits, Nanos(0)).expect("another client is not concerned");
-        assert_eq!(budget.open(), 2, "what was refused holds nothing");
-        drop(one);
-        connect(&budget, 1, &limits, Nanos(0)).unwrap();
-    }
-
-    #[test]
-    fn the_total_holds_for_all_clients() {
-        let budget = Arc::new(Budget::default());
-        let total = NonZeroU32::new(2).unwrap();
-        let places: Vec<_> = (0..2).map(|_| budget.enter(total).unwrap()).collect();
-        assert_eq!(budget.enter(total).unwrap_err(), Refusal::Total);
-        drop(places);
-        assert_eq!(budget.open(), 0);
-        budget.enter(total).unwrap();
-    }
-
-    #[test]
-    fn the_rate_is_a_bucket_that_fills_again() {
-        let budget = Arc::new(Budget::default());
-        let limits = limits(None, Some(20));
-        // A dropped place reads the real clock, which must not have come this far.
-        let start = crate::clock::now().after(Duration::from_secs(3600));
-        for _ in 0..20 {
-            connect(&budget, 1, &limits, start).unwrap();
-        }
-        assert_eq!(
-            connect(&budget, 1, &limits, start).unwrap_err(),
-            Refusal::Rate
-        );
-        let later = start.after(Duration::from_millis(50));
-        connect(&budget, 1, &limits, later).unwrap();
-        assert_eq!(
-            connect(&budget, 1, &limits, later).unwrap_err(),
-            Refusal::Rate
-        );
-    }
-
-    #[test]
-    fn a_flood_of_clients_neither_grows_the_table_nor_frees_who_is_over() {
-        let budget = Arc::new(Budget::default());
-        let limits = limits(Some(64), Some(20));
-        let start = crate::clock::now().after(Duration::from_secs(3600));
-        for _ in 0..20 {
-            connect(&budget, 1, &limits, start).unwrap();
-        }
-        let _open = connect(&budget, 2, &limits, start).unwrap();
-        for other in 0..500_000 {
-            connect(&budget, 1000 + other, &limits, start).unwrap();
-        }
-        assert!(
-            budget.tracked() <= SHARDS * REMEMBERED,
-            "{}",
-            budget.tracked()
-        );
-        assert_eq!(
-            connect(&budget, 1, &limits, start).unwrap_err(),
-            Refusal::Rate
-        );
-        let shard = budget.shard(client(2)).unwrap().lock();
-        assert!(shard.index.contains_key(&client(2)), "an open one is kept");
-    }
-
-    #[test]
-    fn a_client_that_owes_nothing_leaves_nothing_behind() {
-        let budget = Arc::new(Budget::default());
-        let limits = limits(Some(1), None);
-        drop(connect(&budget, 1, &limits, Nanos(0)).unwrap());
-        assert_eq!(budget.tracked(), 0);
-    }
-}
+mod tests;

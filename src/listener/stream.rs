@@ -2,6 +2,7 @@
 //! Waiting between requests is left to [`super::http1`], what pingora asks of a stream to [`lent`].
 
 mod answer;
+mod frames;
 mod lent;
 
 use answer::Answer;
@@ -11,6 +12,7 @@ use super::{
     chunked::Chunked,
     deadline::{Alarm, Pace},
     head::Framing,
+    http2::Watch,
 };
 use crate::connection::Connection;
 use bytes::{Buf, BytesMut};
@@ -72,7 +74,7 @@ enum Expected {
     /// Nothing: the request is complete. What comes is the next one's.
     Nothing,
     /// Frames decide, not this stream (HTTP/2).
-    Frames,
+    Frames(Arc<Watch>),
     /// This many bytes of a body are still due.
     Length(u64, Pace),
     /// A chunked body, up to its end.
@@ -118,6 +120,8 @@ pub struct ClientStream {
     /// what a client sent after it.
     ahead: BytesMut,
     gathered: BytesMut,
+    /// What was gathered last, to begin with as much room.
+    room: usize,
     expected: Expected,
     limits: Limits,
     alarm: Alarm,
@@ -166,6 +170,7 @@ impl ClientStream {
             transport,
             ahead: BytesMut::new(),
             gathered: BytesMut::new(),
+            room: ROOM,
             expected: Expected::Nothing,
             limits,
             alarm: Alarm::default(),
@@ -239,11 +244,6 @@ impl ClientStream {
             Body::Length(length) => Expected::Length(length, pace),
             Body::Chunked => Expected::Chunked(Chunked::new(), pace),
         };
-    }
-
-    /// The connection speaks HTTP/2 from now on.
-    pub fn speak_http2(&mut self) {
-        self.expected = Expected::Frames;
     }
 
     /// Nothing is in service any more: buffers are given back while the connection is idle.
@@ -347,7 +347,11 @@ impl ClientStream {
     /// Nothing can be read: whether that has lasted too long.
     fn watch_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let (deadline, fault) = match &mut self.expected {
-            Expected::Nothing | Expected::Frames => return Poll::Pending,
+            Expected::Nothing => return Poll::Pending,
+            Expected::Frames(watch) => {
+                watch.starves();
+                return Poll::Pending;
+            }
             Expected::Length(_, pace) | Expected::Chunked(_, pace) => {
                 (pace.waits(Instant::now), "slow_body")
             }
@@ -366,7 +370,10 @@ impl ClientStream {
     fn admit(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let taken = match &mut self.expected {
             Expected::Nothing => 0,
-            Expected::Frames => bytes.len(),
+            Expected::Frames(watch) => {
+                watch.received(bytes);
+                bytes.len()
+            }
             Expected::Length(left, pace) => {
                 let taken =
                     usize::try_from(*left).map_or(bytes.len(), |left| left.min(bytes.len()));
@@ -459,10 +466,10 @@ impl ClientStream {
     }
 
     /// Makes room for what is to be gathered. The buffer stays while a request is in service, and
-    /// [`Self::rest`] gives it back.
+    /// [`Self::rest`] gives it back; frames have no such end, and it goes when they were sent.
     fn make_room(&mut self, length: usize) {
         if self.gathered.capacity() == 0 {
-            self.gathered.reserve(length.max(ROOM));
+            self.gathered.reserve(length.max(self.room));
         }
     }
 
@@ -475,7 +482,13 @@ impl ClientStream {
             match ready!(result)? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 // Emptied whole, it begins at its beginning again.
-                written if written >= self.gathered.len() => self.gathered.clear(),
+                written if written >= self.gathered.len() => {
+                    self.gathered.clear();
+                    if matches!(self.expected, Expected::Frames(_)) {
+                        self.room = written.clamp(ROOM, GATHERED);
+                        self.gathered = BytesMut::new();
+                    }
+                }
                 written => self.gathered.advance(written),
             }
         }
@@ -492,6 +505,9 @@ impl AsyncRead for ClientStream {
         let this = self.get_mut();
         if matches!(this.expected, Expected::Nothing) {
             return this.poll_leaving(cx);
+        }
+        if this.is_over() {
+            return Poll::Pending;
         }
         if !this.ahead.is_empty() {
             let room = this.ahead.len().min(buffer.remaining());
@@ -547,9 +563,11 @@ impl AsyncWrite for ClientStream {
             this.gathered.extend_from_slice(data);
             data.len()
         };
+        let sent = data.get(..written).unwrap_or_default();
         if !begins {
-            this.answer.sent(data.get(..written).unwrap_or_default());
+            this.answer.sent(sent);
         }
+        this.show_sent(sent);
         Poll::Ready(Ok(written))
     }
 
@@ -574,6 +592,7 @@ impl AsyncWrite for ClientStream {
         for slice in slices {
             this.gathered.extend_from_slice(slice);
             this.answer.sent(slice);
+            this.show_sent(slice);
         }
         this.moved = true;
         Poll::Ready(Ok(total))
