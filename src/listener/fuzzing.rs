@@ -93,6 +93,32 @@ fn chunked(bytes: &[u8], cuts: [usize; 2]) {
     if let Ok(at_once) = at_once {
         assert_eq!((at_once, whole.done()), (taken, parts.done()));
         assert!(whole.done() || at_once == bytes.len());
+        if whole.done() {
+            assert_eq!(decoded(bytes), Some(at_once), "pingora reads the same body");
+        }
+    }
+}
+
+/// Where a chunked body ends by the parser that pingora decodes it with.
+fn decoded(bytes: &[u8]) -> Option<usize> {
+    let mut at = 0_usize;
+    loop {
+        let rest = bytes.get(at..)?;
+        let Ok(httparse::Status::Complete((line, size))) = httparse::parse_chunk_size(rest) else {
+            return None;
+        };
+        at = at.checked_add(line)?;
+        if size == 0 {
+            // The CRLF of the last line, with those of trailers before it.
+            let end = bytes.get(at.checked_sub(2)?..)?;
+            let end = end.windows(4).position(|four| four == b"\r\n\r\n")?;
+            return at.checked_add(end)?.checked_add(2);
+        }
+        at = at.checked_add(usize::try_from(size).ok()?)?;
+        if bytes.get(at..)?.get(..2)? != b"\r\n" {
+            return None;
+        }
+        at = at.checked_add(2)?;
     }
 }
 
@@ -145,6 +171,11 @@ mod tests {
             ":",
             ";",
             "0\r\n\r\n",
+            "1",
+            "\"",
+            "=",
+            "5;a=b\r\nhello\r\n",
+            "x: y\r\n",
             "a",
             "\t",
             "\0",

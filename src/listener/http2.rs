@@ -116,13 +116,12 @@ pub(super) async fn serve<SV>(
         }
         End::Closed | End::Dropped | End::Idle | End::Left => None,
     };
-    if let Some(reason) = refused {
+    // What ran into a deadline of the stream's own ended for that.
+    let fault = came_home.as_ref().and_then(|stream| stream.fault);
+    if let Some(reason) = fault.or(refused) {
         shared.metrics.connection_refused(reason);
     }
     if let Some(mut stream) = came_home {
-        if let Some(fault) = stream.fault.filter(|_| refused.is_none()) {
-            shared.metrics.connection_refused(fault);
-        }
         stream.timed_out |= matches!(end, End::Late);
         close::close(stream).await;
     }
