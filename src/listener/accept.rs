@@ -363,7 +363,7 @@ async fn serve<SV>(
         }
         Http2::Possible | Http2::No => {
             let possible = http2 == Http2::Possible;
-            let http2 = http1::serve(stream, possible, shared, &proxy).await;
+            let http2 = Box::pin(http1::serve(stream, possible, shared, &proxy)).await;
             if let Some(stream) = http2 {
                 Box::pin(http2::serve(stream, shared, &proxy, &alive)).await;
             }
