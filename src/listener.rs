@@ -21,6 +21,7 @@ mod head;
 mod http1;
 mod http2;
 mod log_limit;
+mod pages;
 mod proxy_protocol;
 mod queue;
 mod redirect;
