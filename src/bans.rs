@@ -4,8 +4,11 @@
 //! Bounded: when a shard is full, the ban that ends soonest makes room. A ban that ended stays as
 //! the memory of an offence for a while, so that a repeated one grows; it is the first to go.
 
+mod carried;
 mod networks;
 mod shard;
+
+pub use carried::Carried;
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;

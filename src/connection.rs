@@ -2,9 +2,13 @@
 //!
 //! It rides in pingora's `ProxyDigest.user_data` (h1 and h2 alike).
 
+use crate::listener::{client_hello::ja4::Ja4, conduct::Standing};
 use std::{
     net::SocketAddr,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64},
+    },
 };
 
 /// A client's connection, after PROXY protocol and TLS.
@@ -20,8 +24,25 @@ pub struct Connection {
     pub tls: Option<TlsInfo>,
     /// Set to close the connection without a word as soon as the current request returns.
     pub drop: AtomicBool,
-    /// It has become a stream of another protocol (101): deadlines of requests hold no more.
-    pub upgraded: AtomicBool,
+    /// How its client behaved over it.
+    pub standing: Standing,
+    pub progress: Progress,
+}
+
+/// How far the request in service on an HTTP/1 connection is: what its deadlines go by. HTTP/2, with
+/// many in service at once, has no use for it.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Bytes moved either way so far; only ever compared.
+    pub bytes: AtomicU64,
+    /// A final answer has begun, or the connection was upgraded.
+    pub answered: AtomicBool,
+    /// It is a stream of no foreseeable end: of another protocol (101), or server-sent events that
+    /// were asked for.
+    pub stream: AtomicBool,
+    /// Milliseconds that the upstream may take to begin its answer, where its own timeout is that of
+    /// a stream; 0: its own will do.
+    pub patience: AtomicU32,
 }
 
 /// What the handshake settled.
@@ -33,8 +54,8 @@ pub struct TlsInfo {
     pub sni: String,
     /// `h2` or `http/1.1`.
     pub alpn: &'static str,
-    /// Empty until the fingerprint is taken.
-    pub ja4: String,
+    /// The fingerprint of the client's hello; empty when that could not be read.
+    pub ja4: Ja4,
 }
 
 impl Connection {

@@ -176,7 +176,7 @@ fn facts<'a>(suspect: &Suspect<'a>, headers: &'a RequestHeaders<'a>) -> Facts<'a
             ip: arrival.client.ip,
             prefix: arrival.client.prefix,
             network: arrival.client.network,
-            ja4: tls.map_or("", |tls| &tls.ja4),
+            ja4: tls.map_or("", |tls| tls.ja4.as_str()),
         },
         request: Request {
             method: request.method.as_str(),

@@ -1,7 +1,9 @@
 //! What all workers share for as long as the process lives: the generation in force, the bans, the
 //! record.
 
-use crate::{bans::Bans, config::model, generation::Generation, record::Recorder};
+use crate::{
+    bans::Bans, config::model, generation::Generation, listener::conduct::Conduct, record::Recorder,
+};
 use arc_swap::ArcSwap;
 use std::sync::{
     Arc,
@@ -16,6 +18,8 @@ pub struct Edge {
     pub config: model::Current,
     pub bans: Arc<Bans>,
     pub recorder: Arc<Recorder>,
+    /// Clients that behaved of late: they come first when handshakes are more than a worker can do.
+    pub conduct: Arc<Conduct>,
     /// Requests that are being held on purpose (delays and tarpits).
     pub held: Held,
 }

@@ -28,6 +28,8 @@ pub mod demo;
 pub mod edge;
 pub mod exchange;
 pub mod forward;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod generation;
 pub mod identify;
 pub mod listener;

@@ -2,7 +2,8 @@
 //! must pass before it costs anything, TLS, and the protocols.
 //!
 //! ```text
-//! socket -> accept (budget, bans, lists) -> proxy_protocol -> handshake (tls) -> http1 | http2
+//! socket -> accept (budget, bans, lists) -> proxy_protocol -> handshake -> http1 | http2
+//!                                                          |   (client_hello, admission, tls)
 //!                                                          \-> redirect
 //! ```
 //!
@@ -11,22 +12,28 @@
 //! pingora calls; what is known of its connection rides along ([`crate::connection::Connection`]).
 
 mod accept;
+mod admission;
 mod answer;
 pub mod budget;
 mod chunked;
+pub mod client_hello;
 mod close;
+pub mod conduct;
 mod deadline;
+pub(crate) mod fuzzing;
 mod handshake;
 mod head;
 mod http1;
-mod http2;
-mod log_limit;
+pub(crate) mod http2;
+pub mod inherited;
+pub(crate) mod log_limit;
 mod pages;
 mod proxy_protocol;
 mod queue;
 mod redirect;
 mod socket;
 mod stream;
+mod term;
 mod tls;
 
 #[cfg(test)]
@@ -44,6 +51,9 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use budget::Budget;
+use conduct::Conduct;
+use inherited::{Group, Inherited};
+use parking_lot::Mutex;
 use pingora_core::server::ShutdownWatch;
 use pingora_proxy::{HttpProxy, ProxyHttp};
 use rustls::{ServerConfig, server::ProducesTickets};
@@ -52,7 +62,7 @@ use std::{
     net::{IpAddr, SocketAddr, TcpListener},
     sync::Arc,
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinSet};
 
 /// Says which addresses may not even connect, from the lists of the policy in force. Asked for every
 /// new connection.
@@ -68,6 +78,7 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     pub gate: Arc<dyn Gate>,
     pub budget: Arc<Budget>,
+    pub conduct: Arc<Conduct>,
     /// True once clients are to go elsewhere: answers say `connection: close`, HTTP/2 says GOAWAY, idle
     /// connections end. New ones are accepted all the same, until [`run_worker`]'s shutdown.
     pub draining: ShutdownWatch,
@@ -88,6 +99,26 @@ struct Endpoint {
     settings: ArcSwap<Settings>,
     /// Kept across reloads, so that sessions resume.
     ticketer: Arc<dyn ProducesTickets>,
+    /// The workers' sockets once more, for a process to come; until they are let go.
+    held: Mutex<Vec<TcpListener>>,
+}
+
+impl Endpoint {
+    fn hold(&self, sockets: &[TcpListener]) -> io::Result<()> {
+        let copies: io::Result<Vec<_>> = sockets.iter().map(TcpListener::try_clone).collect();
+        self.held.lock().extend(copies?);
+        Ok(())
+    }
+
+    fn announce(&self, inherited: &[TcpListener]) -> io::Result<()> {
+        let Some(first) = inherited.first() else {
+            return Ok(());
+        };
+        let (listener, address) = (&*self.name, first.local_addr()?);
+        let sockets = inherited.len();
+        tracing::info!(listener, %address, inherited = sockets, "listening");
+        Ok(())
+    }
 }
 
 /// What a reload can change of a listener.
@@ -131,7 +162,7 @@ impl fmt::Debug for Listeners {
     }
 }
 
-/// One worker's sockets: one for each address.
+/// One worker's sockets: one for each address, or several that were inherited.
 pub struct WorkerSockets {
     sockets: Vec<(TcpListener, Arc<Endpoint>)>,
 }
@@ -146,6 +177,24 @@ impl WorkerSockets {
             .iter()
             .map(|(socket, _)| socket.local_addr())
             .collect()
+    }
+
+    /// Makes sure that there is a socket for this address.
+    fn complete(&mut self, endpoint: &Arc<Endpoint>) -> io::Result<()> {
+        let mut own = self.sockets.iter();
+        if own.any(|(_, other)| Arc::ptr_eq(endpoint, other)) {
+            return Ok(());
+        }
+        let known = endpoint.held.lock().first().map(TcpListener::try_clone);
+        let Some(known) = known.transpose()? else {
+            return Ok(());
+        };
+        let (socket, is_new) = inherited::further(&known)?;
+        if is_new {
+            endpoint.hold(std::slice::from_ref(&socket))?;
+        }
+        self.sockets.push((socket, Arc::clone(endpoint)));
+        Ok(())
     }
 }
 
@@ -163,6 +212,19 @@ impl Listeners {
     /// # Errors
     /// When an address can't be bound (it says which), or TLS can't be set up.
     pub fn bind(config: &Config, workers: usize) -> io::Result<(Self, Vec<WorkerSockets>)> {
+        Self::bind_with(config, workers, &mut Inherited::default())
+    }
+
+    /// As [`bind`](Self::bind), with inherited sockets where there are some for an address.
+    ///
+    /// # Errors
+    /// When an address can't be bound (it says which), or TLS can't be set up. No inherited socket
+    /// has lost a connection then, while another process holds it as well.
+    pub fn bind_with(
+        config: &Config,
+        workers: usize,
+        inherited: &mut Inherited,
+    ) -> io::Result<(Self, Vec<WorkerSockets>)> {
         let mut each: Vec<WorkerSockets> = (0..workers.max(1))
             .map(|_| WorkerSockets {
                 sockets: Vec::new(),
@@ -176,14 +238,58 @@ impl Listeners {
                 configured: listener.address,
                 settings: ArcSwap::from_pointee(Settings::of(listener, &ticketer)?),
                 ticketer,
+                held: Mutex::default(),
             });
-            let sockets = socket::bind(listener.address, each.len())?;
-            for (worker, socket) in each.iter_mut().zip(sockets) {
-                worker.sockets.push((socket, Arc::clone(&endpoint)));
+            let inherited = inherited.take(listener.address);
+            let sockets = if inherited.is_empty() {
+                socket::bind(listener.address, each.len())?
+            } else {
+                endpoint.announce(&inherited)?;
+                inherited
+            };
+            endpoint.hold(&sockets)?;
+            let hands = inherited::deal(sockets, each.len())?;
+            for (worker, hand) in each.iter_mut().zip(hands) {
+                let hand = hand.into_iter();
+                worker
+                    .sockets
+                    .extend(hand.map(|socket| (socket, Arc::clone(&endpoint))));
             }
             endpoints.push(endpoint);
         }
+        // Last, for what comes to these is lost when anything else fails.
+        for endpoint in &endpoints {
+            for worker in &mut each {
+                worker.complete(endpoint)?;
+            }
+        }
         Ok((Self { endpoints }, each))
+    }
+
+    /// All listening sockets once more, for a process that is to accept on them from now on.
+    ///
+    /// # Errors
+    /// When there are no file descriptors left.
+    pub fn duplicate(&self) -> io::Result<Vec<Group>> {
+        let endpoints = self.endpoints.iter();
+        endpoints
+            .map(|endpoint| {
+                let held = endpoint.held.lock();
+                let sockets = held.iter().map(TcpListener::try_clone);
+                Ok(Group {
+                    address: endpoint.configured,
+                    sockets: sockets.collect::<io::Result<_>>()?,
+                })
+            })
+            .collect()
+    }
+
+    /// Leaves the sockets to the workers alone: what these close is closed. To be called before they
+    /// are told to leave.
+    pub fn let_go(&self) {
+        for endpoint in &self.endpoints {
+            endpoint.held.lock().clear();
+        }
     }
 
     /// Takes over certificates, protocols, versions and PROXY settings of a new configuration, for
@@ -223,7 +329,8 @@ impl Listeners {
 /// caller's.
 ///
 /// # Errors
-/// When a socket can't be registered with the runtime.
+/// When a socket can't be registered with the runtime, or one is no longer accepted on though nobody
+/// asked for the end: a worker that hears on half of its sockets is worse than none.
 pub async fn run_worker<SV>(
     sockets: WorkerSockets,
     shared: Arc<Shared>,
@@ -235,17 +342,29 @@ where
     SV::CTX: Send + Sync,
 {
     let (alive, mut ended) = mpsc::channel::<()>(1);
+    let worker = accept::Worker {
+        _alive: alive,
+        admission: Arc::default(),
+    };
+    let mut accepting = JoinSet::new();
     for (socket, endpoint) in sockets.sockets {
-        tokio::spawn(accept::run(
+        accepting.spawn(accept::run(
             queue::Queue::new(socket)?,
             endpoint,
             Arc::clone(&shared),
             Arc::clone(&proxy),
             shutdown.clone(),
-            alive.clone(),
+            worker.clone(),
         ));
     }
-    drop(alive);
+    drop(worker);
+    while let Some(ended) = accepting.join_next().await {
+        ended.map_err(|error| io::Error::other(format!("a listener: {error}")))?;
+        // A sender that is gone asks for the end as well.
+        if !*shutdown.borrow() && shutdown.has_changed().is_ok() {
+            return Err(io::Error::other("a listener has stopped accepting"));
+        }
+    }
     // Nothing is ever sent: this ends when the last connection drops its sender.
     ended.recv().await;
     Ok(())

@@ -21,7 +21,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve, until SIGTERM; SIGHUP or a changed file reloads.
+    /// Serve, until SIGTERM; SIGHUP or a changed file reloads, SIGQUIT starts the binary anew.
     #[command(after_help = "Example: rempart run --config conf/small-site.yaml")]
     Run {
         /// The YAML configuration.

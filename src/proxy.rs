@@ -300,11 +300,15 @@ impl ProxyHttp for Proxy {
         exchange.forwarded.get_or_insert_with(clock::now);
         // How an earlier try failed is no reason any more: this one says how it went.
         exchange.failure = None;
-        let silence = exchange
-            .arrival
-            .as_ref()
-            .filter(|_| is_stream(session.req_header()))
-            .map(|arrival| arrival.generation.config.connections.timeouts.request);
+        let arrival = exchange.arrival.as_ref();
+        let arrival = arrival.filter(|_| is_stream(session.req_header()));
+        let silence = arrival.map(|arrival| {
+            // Pingora has one timeout for the wait and for the stream: the listener sees to the wait.
+            let patience = u32::try_from(picked.patience().as_millis()).unwrap_or(u32::MAX);
+            let progress = &arrival.connection.progress;
+            progress.patience.store(patience, Ordering::Relaxed);
+            arrival.generation.config.connections.timeouts.stream_idle
+        });
         let peer = picked.peer(silence);
         exchange.attempt = Some(Attempt {
             picked,
@@ -467,6 +471,7 @@ impl ProxyHttp for Proxy {
         }
         failure::settle(exchange, error);
         report::write(&self.edge.recorder, session, exchange);
+        report::conduct(&self.edge.conduct, session.req_header(), exchange);
         exchange.recorded = true;
     }
 

@@ -3,15 +3,20 @@
 
 use crate::{
     clock,
-    exchange::Exchange,
-    forward::{host, target},
+    exchange::{Arrival, Exchange},
+    forward::{
+        host,
+        target::{self, Target},
+    },
+    listener::conduct::Conduct,
     record::{self, Record, Recorder, metrics::UpstreamResult},
 };
 use http::{StatusCode, Version};
 use pingora_core::{Error, ErrorSource, ErrorType};
+use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 use std::time::Duration;
-use verdict::decision::Action;
+use verdict::{decision::Action, prefix::Prefix};
 
 /// What an upstream's failure counts as, and a sentence for the operator.
 #[must_use]
@@ -126,6 +131,53 @@ pub fn write(recorder: &Recorder, session: &Session, exchange: &Exchange) {
     fill(recorder, exchange, asked, answered, None);
 }
 
+/// Notes what a request that has ended says of its client, for the handshakes to come: good conduct is
+/// to be let through and answered by an upstream with no error, or to carry a clearance; bad conduct is
+/// to be refused. It is the other end of the socket that is noted, be it a trusted proxy.
+pub fn conduct(conduct: &Conduct, request: &RequestHeader, exchange: &Exchange) {
+    let Some(arrival) = &exchange.arrival else {
+        return;
+    };
+    let connection = &*arrival.connection;
+    let peer = || {
+        let lengths = arrival.generation.config.clients.prefix;
+        Prefix::of(connection.peer.ip(), lengths)
+    };
+    let decision = exchange.decision.as_ref();
+    match decision.map_or(UNDECIDED, |decision| decision.action) {
+        Action::Allow | Action::Delay(_) => {
+            if connection.standing.is_open(arrival.began)
+                && (was_served(exchange) || has_clearance(arrival, request))
+            {
+                conduct.good(peer(), &connection.standing, arrival.began);
+            }
+        }
+        Action::Challenge(_) => {}
+        Action::Throttle | Action::Tarpit(_) | Action::Deny | Action::Drop | Action::Ban(_) => {
+            // A proxy does not answer for those it speaks for.
+            if !arrival.is_proxied() {
+                conduct.bad(peer(), &connection.standing);
+            }
+        }
+    }
+}
+
+fn was_served(exchange: &Exchange) -> bool {
+    let status = exchange.attempt.as_ref().and_then(|attempt| attempt.status);
+    exchange.failure.is_none() && status.is_some_and(|status| status < 400)
+}
+
+fn has_clearance(arrival: &Arrival, request: &RequestHeader) -> bool {
+    Target::of(request).is_ok_and(|target| {
+        let challenges = &arrival.generation.challenges;
+        let network = arrival.client.network;
+        let now = arrival.unix_seconds();
+        challenges
+            .clearance(&request.headers, network, &target.host, now)
+            .is_some()
+    })
+}
+
 /// Writes the record of a request that was given up before it ended; what it asked for is gone.
 pub fn write_abandoned(exchange: &Exchange) {
     let Some(arrival) = &exchange.arrival else {
@@ -179,7 +231,7 @@ fn fill(
         client: record::Client {
             ip: arrival.client.ip,
             network: arrival.client.network,
-            ja4: connection.tls.as_ref().map_or("", |tls| &tls.ja4),
+            ja4: connection.tls.as_ref().map_or("", |tls| tls.ja4.as_str()),
             port: connection.peer.port(),
         },
         user: user.map_or(record::User::default(), |user| record::User {

@@ -1,41 +1,64 @@
 //! Starts everything and stops it again: one control runtime for what is slow (files, names, health
 //! checks, admin), and a runtime of one thread for each worker, for what is hot.
+//!
+//! | signal | what follows |
+//! |---|---|
+//! | SIGHUP | a reload, and the access log is opened anew |
+//! | SIGTERM, SIGINT | connections end well, within `shutdown.grace`; once more: at once |
+//! | SIGQUIT | a new process takes over ([`handover`]), then as SIGTERM |
+//!
+//! A worker, a listener or a task that ends before its time ends the process, with an error.
 
+pub mod handover;
+mod open_files;
+mod program;
+mod pulse;
 mod reload;
 mod sources;
+mod start;
+mod systemd;
+mod vital;
 mod worker;
 
 use crate::{
-    admin::{self, AdminState, Readiness},
-    bans::Bans,
-    clock,
-    config::{self, Config, watch},
-    edge::{Edge, Held},
-    generation::Generation,
-    listener::{Listeners, Shared, budget::Budget},
-    record::{Recorder, metrics::Metrics},
+    admin::Readiness,
+    config::{self, Config},
+    edge::Edge,
 };
-use arc_swap::ArcSwap;
+use handover::{Offer, Upgrade, give::Failure};
+use program::Program;
 use reload::Reloader;
-use sources::Sources;
+use start::{Origin, duplicate, protect, start_tasks, warn_of};
 use std::{
-    io, num::NonZeroUsize, path::Path, process::ExitCode, sync::Arc, thread, time::Duration,
+    future::pending,
+    io,
+    net::{SocketAddr, TcpListener},
+    num::NonZeroUsize,
+    path::Path,
+    process::ExitCode,
+    sync::Arc,
+    thread,
 };
+use systemd::Supervisor;
 use tokio::{
-    runtime::Handle,
-    signal::unix::{SignalKind, signal},
-    sync::watch as channel,
-    time::timeout,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{mpsc, watch as channel},
+    time::{Interval, sleep},
 };
 use tracing::{error, info, warn};
+use vital::Vital;
 use worker::Workers;
-
-/// How long the start waits for names to be resolved, so that the first request finds an endpoint.
-const RESOLVING: Duration = Duration::from_secs(2);
 
 /// Serves a configuration until SIGTERM or SIGINT. `workers` is one a core unless given.
 #[must_use]
 pub fn run(path: &Path, workers: Option<NonZeroUsize>) -> ExitCode {
+    let origin = match Origin::find() {
+        Ok(origin) => origin,
+        Err(error) => {
+            error!(%error, "can't start");
+            return ExitCode::FAILURE;
+        }
+    };
     install_crypto();
     let config = match config::load(path) {
         Ok(config) => config,
@@ -47,10 +70,15 @@ pub fn run(path: &Path, workers: Option<NonZeroUsize>) -> ExitCode {
     let workers = workers
         .or_else(|| thread::available_parallelism().ok())
         .unwrap_or(NonZeroUsize::MIN);
-    let served = tokio::runtime::Builder::new_current_thread()
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build()
-        .and_then(|runtime| runtime.block_on(serve(path, config, workers)));
+        .build();
+    let served = runtime.and_then(|runtime| {
+        let served = runtime.block_on(serve(path, config, workers, origin));
+        // A file that can't be read, say, must not keep the process.
+        runtime.shutdown_background();
+        served
+    });
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -66,142 +94,235 @@ pub fn install_crypto() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
-async fn serve(path: &Path, config: Config, workers: NonZeroUsize) -> io::Result<()> {
+async fn serve(
+    path: &Path,
+    config: Config,
+    workers: NonZeroUsize,
+    origin: Origin,
+) -> io::Result<()> {
     // First of all: a signal without a handler ends the process.
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    warn_of(&config);
-    let control = Handle::current();
-    let edge = Arc::new(build(config, &control)?);
-    let generation = edge.generation.load_full();
-    start_tasks(&generation, &control);
-    let metrics = edge.recorder.metrics();
-    metrics.read_from(Box::new(Sources::new(Arc::clone(&edge))));
-    metrics.reload(true, clock::unix_seconds());
+    let mut signals = Signals::new()?;
+    let (mut running, mut changed) = start::start(path, config, workers, origin).await?;
+    let result = match running.go_on(&mut signals, &mut changed).await {
+        Ok(reason) => running.leave(reason, &mut signals).await,
+        Err(error) => {
+            running.supervisor.stopping(&error.to_string());
+            Err(error)
+        }
+    };
+    running.edge.recorder.access_log().stop();
+    result
+}
 
-    let (readiness, ready) = channel::channel(Readiness::Starting);
-    let (stop, stopping) = channel::channel(false);
-    let (close, closing) = channel::channel(false);
-    start_admin(&edge, ready, closing).await?;
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+    quit: Signal,
+}
 
-    let config = &generation.config;
-    let (listeners, sockets) = Listeners::bind(config, workers.get())?;
-    // A name that does not resolve must not keep the rest from being served.
-    let _ = timeout(RESOLVING, generation.upstreams.resolved()).await;
-    let shared = Arc::new(Shared {
-        config: Arc::clone(&edge.config),
-        bans: Arc::clone(&edge.bans),
-        metrics: Arc::clone(metrics),
-        gate: Arc::new(sources::Lists(Arc::clone(&edge))),
-        budget: Arc::new(Budget::default()),
-        draining: stopping.clone(),
-    });
-    let mut running = Workers::start(sockets, &shared, &edge, &stopping)?;
-    readiness.send_replace(Readiness::Ready);
-    info!(
-        workers = workers.get(),
-        version = env!("CARGO_PKG_VERSION"),
-        "serving"
-    );
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
+        })
+    }
+}
 
-    let files = config.files.clone();
-    drop(generation);
-    let (watcher, mut changed) = watch::watch(files)?;
-    let reloader = Reloader::new(path, &edge, listeners, watcher, control);
-    loop {
-        tokio::select! {
-            Some(()) = changed.recv() => reloader.reload().await,
-            Some(()) = hangup.recv() => {
-                if let Err(error) = edge.recorder.access_log().reopen() {
-                    warn!(%error, "the access log could not be reopened");
+/// Why a process leaves.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reason {
+    Asked,
+    HandedOver,
+}
+
+/// What runs.
+struct Running {
+    edge: Arc<Edge>,
+    reloader: Reloader,
+    workers: Workers,
+    vital: Vital,
+    supervisor: Supervisor,
+    /// What it does, in words for the supervisor.
+    status: String,
+    readiness: channel::Sender<Readiness>,
+    /// Tells workers to drain.
+    stop: channel::Sender<bool>,
+    /// Ends the admin listener.
+    close: channel::Sender<bool>,
+    /// The admin listener once more, and its address as configured.
+    admin: Option<(SocketAddr, TcpListener)>,
+    program: Program,
+    upgrade: Option<Upgrade>,
+    /// When to tell the watchdog that all is well.
+    beat: Option<Interval>,
+}
+
+impl Running {
+    /// Serves until there is a reason to leave.
+    async fn go_on(
+        &mut self,
+        signals: &mut Signals,
+        changed: &mut mpsc::Receiver<()>,
+    ) -> io::Result<Reason> {
+        loop {
+            tokio::select! {
+                change = changed.recv() => match change {
+                    Some(()) => self.reload().await,
+                    None => return Err(io::Error::other("files are no longer watched")),
+                },
+                Some(()) = signals.hangup.recv() => {
+                    if let Err(error) = self.edge.recorder.access_log().reopen() {
+                        warn!(%error, "the access log could not be reopened");
+                    }
+                    self.reload().await;
                 }
-                reloader.reload().await;
-            }
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            ended = running.ended() => {
+                Some(()) = signals.quit.recv() => self.hand_over(),
+                outcome = outcome(&mut self.upgrade) => {
+                    self.upgrade = None;
+                    match outcome {
+                        Ok(pid) => {
+                            self.supervisor.handed_over(pid);
+                            info!(pid, "handed over");
+                            return Ok(Reason::HandedOver);
+                        }
+                        Err(failure) => self.stay(&failure),
+                    }
+                }
+                _ = signals.terminate.recv() => return Ok(Reason::Asked),
+                _ = signals.interrupt.recv() => return Ok(Reason::Asked),
                 // A worker that is gone would leave half of the connections unserved.
-                return Err(io::Error::other(ended));
+                ended = self.workers.ended() => {
+                    let how = ended.err();
+                    let how = how.unwrap_or_else(|| "a worker has ended".to_owned());
+                    return Err(io::Error::other(how));
+                }
+                ended = self.vital.ended() => return Err(io::Error::other(ended)),
+                () = tick(&mut self.beat) => {
+                    if self.workers.all_beat() {
+                        self.supervisor.alive();
+                    }
+                }
             }
         }
     }
 
-    let grace = edge.config.load().shutdown.grace;
-    info!(grace = grace.as_secs(), "draining");
-    readiness.send_replace(Readiness::Draining);
-    stop.send_replace(true);
-    if timeout(grace, running.finish()).await.is_err() {
-        warn!("connections were still open at the end of the grace period");
+    async fn reload(&self) {
+        self.supervisor.reloading("reloading");
+        self.reloader.reload().await;
+        self.supervisor.ready(&self.status);
     }
-    // Last: while connections drain, `/readyz` says so and figures can be read.
-    close.send_replace(true);
-    edge.recorder.access_log().stop();
-    Ok(())
-}
 
-fn build(config: Config, control: &Handle) -> io::Result<Edge> {
-    let metrics = Arc::new(Metrics::new());
-    let recorder = Arc::new(Recorder::start(&config.access_log, metrics)?);
-    let generation =
-        Generation::build(config, None, &recorder, control).map_err(io::Error::other)?;
-    let config = Arc::clone(&generation.config);
-    let bans = Arc::new(Bans::default());
-    protect(&bans, &config);
-    Ok(Edge {
-        generation: ArcSwap::from_pointee(generation),
-        config: Arc::new(ArcSwap::new(config)),
-        bans,
-        recorder,
-        held: Held::default(),
-    })
-}
+    /// Begins to hand over to a new process.
+    fn hand_over(&mut self) {
+        if self.upgrade.is_some() {
+            warn!("SIGQUIT is ignored: a new process is being started already");
+            return;
+        }
+        self.supervisor.reloading("handing over to a new process");
+        let offer = self.offer();
+        match offer.and_then(|offer| Upgrade::begin(&self.program, offer)) {
+            Ok(upgrade) => self.upgrade = Some(upgrade),
+            Err(error) => self.stay(&error),
+        }
+    }
 
-/// Neither trusted proxies nor allow-listed networks can be banned.
-fn protect(bans: &Bans, config: &Config) {
-    let allowed = config
-        .policy
-        .lists
-        .iter()
-        .filter(|list| list.then == Some(verdict::decision::Action::Allow))
-        .flat_map(|list| &list.networks);
-    let trusted = config.clients.trusted_proxies.iter();
-    let protected: Vec<_> = trusted.chain(allowed).copied().collect();
-    bans.configure(&protected, config.clients.prefix, clock::now());
-}
+    fn offer(&self) -> io::Result<Offer> {
+        if std::process::id() == 1 {
+            return Err(io::Error::other(
+                "this is process 1, whose end is the end of its container: replace the container",
+            ));
+        }
+        Ok(Offer {
+            listeners: self.reloader.listeners().duplicate()?,
+            admin: self.admin.as_ref().map(duplicate).transpose()?,
+            bans: Arc::clone(&self.edge.bans),
+        })
+    }
 
-fn start_tasks(generation: &Generation, control: &Handle) {
-    generation.identifier.spawn_tasks(control);
-    generation.upstreams.spawn_tasks(control);
-}
+    /// Goes on, since no other process does.
+    fn stay(&self, error: &dyn std::fmt::Display) {
+        let program = self.program.path().display();
+        error!(
+            %error, %program,
+            "the new process did not take over, and this one goes on as before"
+        );
+        self.edge.recorder.metrics().upgrade(false);
+        self.supervisor
+            .ready(&format!("{}; the last upgrade failed", self.status));
+    }
 
-fn warn_of(config: &Config) {
-    for warning in &config.warnings {
-        warn!("{warning}");
+    /// Lets connections end well, for as long as the grace lasts or until a signal insists.
+    async fn leave(&mut self, reason: Reason, signals: &mut Signals) -> io::Result<()> {
+        let mut handed_over = reason == Reason::HandedOver;
+        if let Some(mut upgrade) = self.upgrade.take()
+            && let Some(pid) = upgrade.cancel().await
+        {
+            info!(
+                pid,
+                "the new process was ready before it could be stopped, and serves"
+            );
+            self.supervisor.handed_over(pid);
+            handed_over = true;
+        }
+        let grace = self.edge.config.load().shutdown.grace;
+        info!(grace = grace.as_secs(), "draining");
+        self.readiness.send_replace(Readiness::Draining);
+        if handed_over {
+            // From now on the new process answers for both.
+            self.close.send_replace(true);
+        } else {
+            self.supervisor.stopping("draining");
+        }
+        self.reloader.listeners().let_go();
+        self.stop.send_replace(true);
+        let result = tokio::select! {
+            finished = self.workers.finish() => finished.map_err(io::Error::other),
+            () = sleep(grace) => {
+                warn!("connections were still open at the end of the grace period");
+                Ok(())
+            }
+            () = insist(signals, reason) => {
+                warn!("asked again to end: open connections are cut");
+                Ok(())
+            }
+        };
+        // Last: while connections drain, `/readyz` says so and figures can be read.
+        self.close.send_replace(true);
+        result
     }
 }
 
-async fn start_admin(
-    edge: &Arc<Edge>,
-    readiness: channel::Receiver<Readiness>,
-    stopping: channel::Receiver<bool>,
-) -> io::Result<()> {
-    let Some(configured) = edge.config.load().admin.as_ref().map(|admin| admin.address) else {
-        return Ok(());
-    };
-    let listener = tokio::net::TcpListener::bind(configured)
-        .await
-        .map_err(|error| io::Error::new(error.kind(), format!("admin {configured}: {error}")))?;
-    info!(listener = "admin", address = %listener.local_addr()?, "listening");
-    let current = Arc::clone(&edge.config);
-    let generation = Arc::clone(edge);
-    let state = AdminState {
-        config: Box::new(move || current.load_full()),
-        bans: Arc::clone(&edge.bans),
-        metrics: Arc::clone(edge.recorder.metrics()),
-        readiness,
-        upstreams: Box::new(move || sources::upstreams(&generation.generation.load())),
-    };
-    tokio::spawn(admin::serve(listener, state, stopping));
-    Ok(())
+/// Waits until a signal asks for the end again. Where none has asked so far, the first is no
+/// insistence: a supervisor tells every process that it finds.
+async fn insist(signals: &mut Signals, reason: Reason) {
+    let times = if reason == Reason::Asked { 1 } else { 2 };
+    for _ in 0..times {
+        tokio::select! {
+            _ = signals.terminate.recv() => {}
+            _ = signals.interrupt.recv() => {}
+        }
+    }
 }
+
+async fn outcome(upgrade: &mut Option<Upgrade>) -> Result<u32, Failure> {
+    match upgrade {
+        Some(upgrade) => upgrade.ended().await,
+        None => pending().await,
+    }
+}
+
+async fn tick(beat: &mut Option<Interval>) {
+    match beat {
+        Some(beat) => {
+            beat.tick().await;
+        }
+        None => pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -77,6 +77,13 @@ impl Networks {
             .collect()
     }
 
+    /// Every entry, those that ended and still stand here included.
+    pub(super) fn each(&self, mut see: impl FnMut(Prefix, &Entry)) {
+        for (network, entry) in &self.0.load().entries {
+            see(*network, entry);
+        }
+    }
+
     pub(super) fn count(&self, now: Nanos) -> u64 {
         let table = self.0.load();
         let in_force = table.entries.values();

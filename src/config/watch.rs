@@ -40,7 +40,8 @@ pub struct Watcher {
     shared: Arc<Mutex<Watched>>,
     /// Its end ends the thread.
     wake: SyncSender<()>,
-    changed: mpsc::Sender<()>,
+    /// Weak, so that the thread's end is the end of what the receiver gets.
+    changed: mpsc::WeakSender<()>,
 }
 
 #[derive(Debug)]
@@ -53,7 +54,7 @@ struct Watched {
 }
 
 /// Watches `files` (absolute paths). The receiver gets one message for any number of changes since
-/// the last was taken.
+/// the last was taken; its end is the end of the watching.
 ///
 /// # Errors
 /// When the thread that watches can't be started.
@@ -99,7 +100,7 @@ fn start(
     let watcher = Watcher {
         shared: Arc::clone(&shared),
         wake,
-        changed: changed.clone(),
+        changed: changed.downgrade(),
     };
     std::thread::Builder::new()
         .name("config-watch".into())
@@ -122,7 +123,9 @@ impl Watcher {
     /// Asks for a reload though nothing changed, as SIGHUP does.
     pub fn trigger(&self) {
         // A full channel already asks for one.
-        let _ = self.changed.try_send(());
+        if let Some(changed) = self.changed.upgrade() {
+            let _ = changed.try_send(());
+        }
     }
 }
 

@@ -239,6 +239,12 @@ impl Picked {
         peer
     }
 
+    /// How long the endpoint may be silent before and in an answer.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        self.pool.spec.timeouts.response
+    }
+
     /// Tells how the request went; an endpoint that keeps failing rests for a while.
     pub fn report(&self, outcome: Outcome) {
         let now = clock::now();

@@ -3,8 +3,10 @@
 
 use super::{
     Endpoint, Kind, Settings, Shared,
+    admission::Admission,
     budget::{Place, Refusal},
-    handshake::{self, Failure},
+    conduct::Standing,
+    handshake::{self, Failure, Secured, Terms},
     http1, http2,
     log_limit::LogLimit,
     pages,
@@ -16,11 +18,13 @@ use super::{
 use crate::{
     clock,
     config::Config,
-    connection::{Connection, TlsInfo},
+    connection::{Connection, Progress, TlsInfo},
     identify::TrustedProxies,
+    record::metrics::Metrics,
 };
 use pingora_core::server::ShutdownWatch;
 use pingora_proxy::{HttpProxy, ProxyHttp};
+use rustls::ServerConfig;
 use std::{
     io,
     net::{IpAddr, SocketAddr},
@@ -40,8 +44,6 @@ const ROUND: u32 = 64;
 /// Most connections that are still taken after the signal to shut down.
 const LAST: u32 = 4096;
 
-static PANICS: LogLimit = LogLimit::new();
-
 /// Accepts on one socket until the shutdown, which closes it.
 pub(super) async fn run<SV>(
     mut queue: Queue,
@@ -49,7 +51,7 @@ pub(super) async fn run<SV>(
     shared: Arc<Shared>,
     proxy: Arc<HttpProxy<SV>>,
     mut shutdown: ShutdownWatch,
-    worker: mpsc::Sender<()>,
+    worker: Worker,
 ) where
     SV: ProxyHttp + Send + Sync + 'static,
     SV::CTX: Send + Sync,
@@ -106,7 +108,7 @@ struct Door<SV> {
     endpoint: Arc<Endpoint>,
     shared: Arc<Shared>,
     proxy: Arc<HttpProxy<SV>>,
-    worker: mpsc::Sender<()>,
+    worker: Worker,
     flood: Flood,
 }
 
@@ -175,7 +177,7 @@ where
             endpoint: Arc::clone(&self.endpoint),
             shared: Arc::clone(&self.shared),
             place,
-            _worker: self.worker.clone(),
+            worker: self.worker.clone(),
         });
         let settings = self.endpoint.settings.load_full();
         tokio::spawn(serve(tcp, from, settings, alive, Arc::clone(&self.proxy)));
@@ -277,28 +279,35 @@ impl Trusting {
     }
 }
 
+/// What the connections of one worker share.
+#[derive(Clone)]
+pub(super) struct Worker {
+    /// The worker waits for these to be dropped.
+    pub _alive: mpsc::Sender<()>,
+    pub admission: Arc<Admission>,
+}
+
 /// An open connection, until the last part of it is gone.
 pub(super) struct Alive {
     endpoint: Arc<Endpoint>,
     shared: Arc<Shared>,
     place: Place,
-    /// The worker waits for these to be dropped.
-    _worker: mpsc::Sender<()>,
+    worker: Worker,
 }
 
 impl Drop for Alive {
     fn drop(&mut self) {
-        self.shared.metrics.connection_closed(&self.endpoint.name);
-        note_panic();
+        let metrics = &self.shared.metrics;
+        metrics.connection_closed(&self.endpoint.name);
+        count_panic(metrics);
     }
 }
 
-/// Called while something of a connection is dropped: writes down that it is dropped by a panic.
-pub(super) fn note_panic() {
-    if std::thread::panicking()
-        && let Some(left_out) = PANICS.admit()
-    {
-        tracing::error!(left_out, "a connection ended by a panic");
+/// Called while something of a connection is dropped: counts it if a panic drops it. What panicked,
+/// and where, is in the log ([`crate::logs`]).
+pub(super) fn count_panic(metrics: &Metrics) {
+    if std::thread::panicking() {
+        metrics.panicked();
     }
 }
 
@@ -423,8 +432,9 @@ async fn establish(
             peer: ends.0,
             local: ends.1,
             tls,
+            standing: Standing::default(),
             drop: AtomicBool::new(false),
-            upgraded: AtomicBool::new(false),
+            progress: Progress::default(),
         })
     };
     let limits = http1::limits(&timeouts);
@@ -443,37 +453,61 @@ async fn establish(
             Some((Box::new(stream), http2))
         }
         Kind::Tls(config) => {
-            match handshake::shake(tcp, Arc::clone(config), deadline).await {
-                Ok(secured) => {
-                    let result = if secured.resumed { "resumed" } else { "full" };
-                    shared.metrics.handshake(result);
-                    let http2 = secured.info.alpn == "h2";
-                    let stream = ClientStream::new(
-                        Transport::Tls(secured.stream),
-                        connection(Some(secured.info)),
-                        Some(secured.digest),
-                        limits,
-                    );
-                    if !http2 && !settings.protocols.http1 {
-                        // No ALPN, on a listener that speaks HTTP/2 alone.
-                        shared.metrics.connection_refused("handshake");
-                        return None;
-                    }
-                    let http2 = if http2 { Http2::Agreed } else { Http2::No };
-                    Some((Box::new(stream), http2))
-                }
-                Err(Failure::Timeout) => {
-                    shared.metrics.handshake("timeout");
-                    shared.metrics.connection_refused("timeout");
-                    None
-                }
-                Err(Failure::Failed(error)) => {
-                    tracing::debug!(peer = %ends.0, %error, "handshake failed");
-                    shared.metrics.handshake("failed");
-                    shared.metrics.connection_refused("handshake");
-                    None
-                }
+            let secured = secure(tcp, config, ends.0.ip(), deadline, alive).await?;
+            let http2 = secured.info.alpn == "h2";
+            let stream = ClientStream::new(
+                Transport::Tls(secured.stream),
+                connection(Some(secured.info)),
+                Some(secured.digest),
+                limits,
+            );
+            if !http2 && !settings.protocols.http1 {
+                // No ALPN, on a listener that speaks HTTP/2 alone.
+                shared.metrics.connection_refused("handshake");
+                return None;
             }
+            let http2 = if http2 { Http2::Agreed } else { Http2::No };
+            Some((Box::new(stream), http2))
         }
     }
+}
+
+/// The handshake with this client, counted by how it ended.
+async fn secure(
+    tcp: TcpStream,
+    config: &Arc<ServerConfig>,
+    client: IpAddr,
+    deadline: Instant,
+    alive: &Alive,
+) -> Option<Secured> {
+    let shared = &*alive.shared;
+    let terms = {
+        let current = shared.config.load();
+        Terms {
+            client: Prefix::of(client, current.clients.prefix),
+            limits: current.connections.handshakes.clone(),
+            admission: &alive.worker.admission,
+            conduct: &shared.conduct,
+            deadline,
+        }
+    };
+    let metrics = &shared.metrics;
+    match handshake::shake(tcp, Arc::clone(config), terms).await {
+        Ok(secured) => {
+            metrics.handshake(if secured.resumed { "resumed" } else { "full" });
+            return Some(secured);
+        }
+        Err(Failure::Timeout) => {
+            metrics.handshake("timeout");
+            metrics.connection_refused("timeout");
+        }
+        // None was begun.
+        Err(Failure::Budget) => metrics.connection_refused("handshake_budget"),
+        Err(Failure::Failed(error)) => {
+            tracing::debug!(%client, %error, "handshake failed");
+            metrics.handshake("failed");
+            metrics.connection_refused("handshake");
+        }
+    }
+    None
 }

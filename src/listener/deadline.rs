@@ -2,7 +2,7 @@
 //! account of a body's pace. What to do when one passes is left to the stream.
 
 use std::{
-    future::{Future, poll_fn},
+    future::Future,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
@@ -37,28 +37,8 @@ impl Alarm {
     }
 }
 
-/// Runs `future` until `deadline`, unless `lifted` says that the deadline holds no more. `None` when
-/// it passed: then the future is dropped.
-pub async fn within<F: Future + Unpin>(
-    mut future: F,
-    alarm: &mut Alarm,
-    deadline: Instant,
-    lifted: impl Fn() -> bool,
-) -> Option<F::Output> {
-    poll_fn(|cx| {
-        if let Poll::Ready(output) = Pin::new(&mut future).poll(cx) {
-            return Poll::Ready(Some(output));
-        }
-        if lifted() {
-            return Poll::Pending;
-        }
-        alarm.poll(deadline, cx).map(|()| None)
-    })
-    .await
-}
-
 /// Whether a peer keeps up `rate` bytes a second, over the time that was spent waiting for it: time
-/// in which nobody read (a slow upstream) costs it nothing.
+/// in which nobody read (a slow upstream), or had anything to write, costs it nothing.
 ///
 /// The peer holds an allowance of waiting time, `grace` at first. Waiting spends it, each byte earns
 /// 1/`rate` seconds back, up to `grace`.
@@ -71,7 +51,7 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// `rate` in bytes a second; 0 demands that something arrives within each `grace`.
+    /// `rate` in bytes a second; 0 demands that something moves within each `grace`.
     #[must_use]
     pub fn new(rate: u64, grace: Duration) -> Self {
         Self {
@@ -82,13 +62,14 @@ impl Pace {
         }
     }
 
-    /// Nothing can be read at `now`: when the allowance will be used up.
-    pub fn waits(&mut self, now: Instant) -> Instant {
-        *self.waiting_since.get_or_insert(now) + self.allowance
+    /// Nothing can be read or written: when the allowance will be used up. `now` is asked for only
+    /// when the waiting begins.
+    pub fn waits(&mut self, now: impl FnOnce() -> Instant) -> Instant {
+        *self.waiting_since.get_or_insert_with(now) + self.allowance
     }
 
-    /// `bytes` were read. `now` is asked for only when the peer had been waited for.
-    pub fn received(&mut self, bytes: usize, now: impl FnOnce() -> Instant) {
+    /// `bytes` were read or taken. `now` is asked for only when the peer had been waited for.
+    pub fn moved(&mut self, bytes: usize, now: impl FnOnce() -> Instant) {
         if let Some(since) = self.waiting_since.take() {
             let waited = now().saturating_duration_since(since);
             self.allowance = self.allowance.saturating_sub(waited);
@@ -117,12 +98,12 @@ mod tests {
         let mut now = start;
         // 100 bytes every second where 1,024 are due.
         for _ in 0..100 {
-            if pace.waits(now) <= now + SECOND {
+            if pace.waits(|| now) <= now + SECOND {
                 assert!(now > start, "the grace was given");
                 return;
             }
             now += SECOND;
-            pace.received(100, || now);
+            pace.moved(100, || now);
         }
         panic!("a drip lived on");
     }
@@ -132,9 +113,9 @@ mod tests {
         let mut now = Instant::now();
         let mut pace = Pace::new(1024, 5 * SECOND);
         for _ in 0..10_000 {
-            assert!(pace.waits(now) > now + SECOND);
+            assert!(pace.waits(|| now) > now + SECOND);
             now += SECOND;
-            pace.received(1024, || now);
+            pace.moved(1024, || now);
         }
     }
 
@@ -144,9 +125,9 @@ mod tests {
         let mut pace = Pace::new(1024, 5 * SECOND);
         for _ in 0..100 {
             now += 60 * SECOND; // the upstream was slow; no read was tried
-            pace.received(1, || unreachable!("not waited for"));
+            pace.moved(1, || unreachable!("not waited for"));
         }
-        assert_eq!(pace.waits(now), now + 5 * SECOND);
+        assert_eq!(pace.waits(|| now), now + 5 * SECOND);
     }
 
     #[tokio::test(start_paused = true)]

@@ -7,12 +7,13 @@
 
 use super::{
     Shared, answer,
+    chunked::Chunked,
     close::close,
-    deadline::within,
-    head,
-    stream::{ClientStream, Home, Lent, Limits},
+    head::{self, Framing},
+    stream::{Body, ClientStream, Home, Lent, Limits},
+    term::{Term, within},
 };
-use crate::{config::model::ClientTimeouts, connection::Connection};
+use crate::config::model::{ClientTimeouts, Connections, Http1Limits};
 use http::StatusCode;
 use pingora_core::{apps::HttpServerApp, protocols::http::ServerSession, server::ShutdownWatch};
 use pingora_proxy::{HttpProxy, ProxyHttp};
@@ -37,8 +38,9 @@ pub fn limits(timeouts: &ClientTimeouts) -> Limits {
     Limits {
         body_minimum_rate: timeouts.body_minimum_rate,
         body_grace: timeouts.headers,
-        write: timeouts.idle,
-        upgraded: timeouts.request,
+        response_minimum_rate: timeouts.response_minimum_rate,
+        response_grace: timeouts.idle,
+        stream_idle: timeouts.stream_idle,
     }
 }
 
@@ -58,6 +60,7 @@ where
     let mut spare = None;
     let draining = &shared.draining;
     let mut watch = draining.clone();
+    let settings = Settings::of(&shared.config.load().connections);
     let mut waiting = Waiting {
         leaving: pin!(async move {
             // An error means that the sender is gone, which is leaving as well.
@@ -65,7 +68,7 @@ where
         }),
         left: None,
         first: true,
-        timeouts: shared.config.load().connections.timeouts.clone(),
+        settings,
     };
     let connection = Arc::clone(stream.connection());
     loop {
@@ -77,36 +80,36 @@ where
                 stream.timed_out = true;
                 break;
             }
-            Head::TooLarge => {
-                shared.metrics.connection_refused("malformed");
-                refuse(&mut stream, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE).await;
-                break;
-            }
-        };
-        let head = stream.ahead().get(..end).unwrap_or_default();
-        if http2 && waiting.first && head == head::HTTP2_PREFACE {
-            return Some(stream);
-        }
-        let framing = match head::framing(head) {
-            Ok(framing) => framing,
-            Err(status) => {
-                shared.metrics.connection_refused("malformed");
+            Head::TooLarge(status) => {
+                shared.metrics.connection_refused(head::reason(status));
                 refuse(&mut stream, status).await;
                 break;
             }
         };
-        waiting.timeouts = shared.config.load().connections.timeouts.clone();
-        stream.begin(&framing, limits(&waiting.timeouts));
-        let term = Term {
-            connection: &connection,
-            deadline: begun + waiting.timeouts.request,
-            lasting: framing.lasting,
+        let (head, rest) = stream.ahead().split_at_checked(end).unwrap_or_default();
+        if http2 && waiting.first && head == head::HTTP2_PREFACE {
+            return Some(stream);
+        }
+        waiting.settings = Settings::of(&shared.config.load().connections);
+        let framing = match judge(head, rest, &waiting.settings.http1) {
+            Ok(framing) => framing,
+            Err(status) => {
+                shared.metrics.connection_refused(head::reason(status));
+                refuse(&mut stream, status).await;
+                break;
+            }
         };
+        let timeouts = &waiting.settings.timeouts;
+        stream.begin(&framing, limits(timeouts));
+        let term = Term::new(&connection.progress, begun, timeouts);
         stream = match serve_one(stream, end, (&home, &mut spare), term, proxy, draining).await {
             Served::Again(stream) => stream,
-            Served::Last(stream) => {
-                if stream.timed_out {
-                    shared.metrics.connection_refused("timeout");
+            Served::Last(mut stream) => {
+                if let Some(fault) = stream.fault {
+                    shared.metrics.connection_refused(fault);
+                    if fault == "malformed" && stream.is_unanswered() {
+                        refuse(&mut stream, StatusCode::BAD_REQUEST).await;
+                    }
                 }
                 close(stream).await;
                 return None;
@@ -129,18 +132,14 @@ enum Served {
     Gone,
 }
 
-/// How long a request may take.
-struct Term<'a> {
-    connection: &'a Connection,
-    deadline: Instant,
-    lasting: bool,
-}
-
-impl Term<'_> {
-    /// Whether the deadline does not hold, or no more.
-    fn lifted(&self) -> bool {
-        self.lasting || self.connection.upgraded.load(Relaxed)
+/// How the request of this head is framed, if that and what has come of its body are sound.
+fn judge(head: &[u8], rest: &[u8], limits: &Http1Limits) -> Result<Framing, StatusCode> {
+    let framing = head::framing(head, limits)?;
+    if framing.body == Body::Chunked && Chunked::new().advance(rest).is_err() {
+        // Before the upstream hears of it.
+        return Err(StatusCode::BAD_REQUEST);
     }
+    Ok(framing)
 }
 
 /// One request, whose head of `end` bytes was read ahead.
@@ -148,7 +147,7 @@ async fn serve_one<SV>(
     mut stream: Box<ClientStream>,
     end: usize,
     (home, spare): (&Home, &mut Option<Box<Lent>>),
-    term: Term<'_>,
+    mut term: Term<'_>,
     proxy: &Arc<HttpProxy<SV>>,
     draining: &ShutdownWatch,
 ) -> Served
@@ -157,6 +156,7 @@ where
     SV::CTX: Send + Sync,
 {
     let head = stream.take_ahead(end);
+    let events = stream.wants_events();
     let mut alarm = stream.take_alarm();
     let lent = match spare.take() {
         Some(mut spare) => {
@@ -169,8 +169,11 @@ where
     session.set_pipelined_prefix(head);
     // The stream has deadlines of its own.
     session.set_read_timeout(None);
+    // A client that has closed its side may still want its answer. Whoever waits for events with no
+    // end has left.
+    session.set_abort_on_close(events);
     let serving = proxy.process_new_http(session, draining);
-    let served = within(serving, &mut alarm, term.deadline, || term.lifted()).await;
+    let served = within(serving, &mut alarm, &mut term).await;
     let late = served.is_none();
     let reused = served.flatten();
     let again = reused.is_some();
@@ -186,7 +189,10 @@ where
         return Served::Gone;
     };
     stream.set_alarm(alarm);
-    stream.timed_out |= late;
+    if late {
+        stream.timed_out = true;
+        stream.fault.get_or_insert("timeout");
+    }
     if again && !stream.ended && !stream.timed_out && !stream.connection().drop.load(Relaxed) {
         Served::Again(stream)
     } else {
@@ -216,7 +222,7 @@ enum Head {
     Idle,
     /// A request began and its head did not end in time.
     Late,
-    TooLarge,
+    TooLarge(StatusCode),
 }
 
 /// Waits for requests.
@@ -226,7 +232,22 @@ struct Waiting<'a, F> {
     left: Option<Instant>,
     /// No request was served yet.
     first: bool,
+    settings: Settings,
+}
+
+/// What the configuration says of requests.
+struct Settings {
     timeouts: ClientTimeouts,
+    http1: Http1Limits,
+}
+
+impl Settings {
+    fn of(connections: &Connections) -> Self {
+        Self {
+            timeouts: connections.timeouts.clone(),
+            http1: connections.http1.clone(),
+        }
+    }
 }
 
 impl<F: Future<Output = ()>> Waiting<'_, F> {
@@ -242,14 +263,11 @@ impl<F: Future<Output = ()>> Waiting<'_, F> {
                     scanned = 0;
                 }
                 if let Some(end) = head::end(stream.ahead(), &mut scanned) {
-                    if end > head::MAXIMUM {
-                        return Poll::Ready(Head::TooLarge);
-                    }
                     let begun = begun.unwrap_or_else(Instant::now);
                     return Poll::Ready(Head::Complete { end, begun });
                 }
-                if stream.ahead().len() > head::MAXIMUM {
-                    return Poll::Ready(Head::TooLarge);
+                if let Err(status) = head::size(stream.ahead(), &self.settings.http1) {
+                    return Poll::Ready(Head::TooLarge(status));
                 }
                 match stream.poll_ahead(cx) {
                     Poll::Ready(Ok(1..)) => {
@@ -274,12 +292,13 @@ impl<F: Future<Output = ()>> Waiting<'_, F> {
             self.left = Some(Instant::now());
         }
         let since = *since.get_or_insert_with(Instant::now);
+        let timeouts = &self.settings.timeouts;
         let deadline = match (begun, self.left) {
-            (Some(begun), _) => begun + self.timeouts.headers,
+            (Some(begun), _) => begun + timeouts.headers,
             // However long it has been idle: what crosses the signal on the wire is served.
-            (None, Some(left)) => left.max(since) + FAREWELL.min(self.timeouts.idle),
-            (None, None) if self.first => since + self.timeouts.headers,
-            (None, None) => since + self.timeouts.idle,
+            (None, Some(left)) => left.max(since) + FAREWELL.min(timeouts.idle),
+            (None, None) if self.first => since + timeouts.headers,
+            (None, None) => since + timeouts.idle,
         };
         stream.poll_deadline(deadline, cx).map(|()| {
             if begun.is_some() || (self.first && self.left.is_none()) {

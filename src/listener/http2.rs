@@ -1,26 +1,52 @@
-//! HTTP/2 connections: pingora's loop over the streams, with settings that bound what a client can
-//! take, and the deadlines that the loop lacks.
+//! HTTP/2 connections: our own loop over the h2 crate's, so that a connection can be told to go. It
+//! hands each stream to pingora in a task, ends what is too late, and what is abused.
+//!
+//! What is too late or too much is found out by the [`ledger`] from the frames that pass below the h2
+//! crate; this file acts on it.
+
+mod account;
+mod frame;
+pub mod fuzzing;
+mod ledger;
+mod penalty;
+mod streams;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+pub use watch::Watch;
 
 use super::{
-    Shared, close, head,
+    Shared, close,
+    deadline::Alarm,
+    head,
     http1::FAREWELL,
     stream::{ClientStream, Home, Lent},
 };
-use crate::{config::model::ClientTimeouts, connection::Connection, record::metrics::Metrics};
+use crate::{config::model::Http2Limits, connection::Connection, record::metrics::Metrics};
+use bytes::Bytes;
+use h2::{Reason, server::Connection as H2};
+use ledger::{Ledger, Limits, Slow};
 use pingora_core::{
-    apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp},
-    protocols::http::{
-        ServerSession,
-        v2::server::{H2Options, default_h2_options},
+    apps::HttpServerApp,
+    protocols::{
+        Digest, GetProxyDigest, Ssl, Stream,
+        http::{
+            ServerSession,
+            v2::server::{self, H2Accept, H2Options, HttpSession, default_h2_options},
+        },
     },
     server::ShutdownWatch,
 };
 use pingora_proxy::{HttpProxy, ProxyHttp};
 use std::{
+    future::{Future, poll_fn},
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     },
+    task::Poll,
     time::Duration,
 };
 use tokio::{
@@ -28,17 +54,18 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// Streams that a client may have open at once.
-const CONCURRENT_STREAMS: u32 = 128;
 /// Bytes that a client may send ahead on one stream, and on all of a connection.
 const STREAM_WINDOW: u32 = 128 * 1024;
 const CONNECTION_WINDOW: u32 = 256 * 1024;
-/// Streams reset for the client's own errors before the connection ends.
+/// Streams reset for the client's own errors before the h2 crate ends the connection.
 const LOCAL_RESETS: usize = 64;
 /// Bytes of answers that wait for the client, a stream.
 const SEND_BUFFER: usize = 64 * 1024;
+/// How long a client may take to take its GOAWAY.
+const GOODBYE: Duration = Duration::from_secs(1);
+
 /// Serves one connection to its end.
-pub async fn serve<SV>(
+pub(super) async fn serve<SV>(
     mut stream: Box<ClientStream>,
     shared: &Shared,
     proxy: &Arc<HttpProxy<SV>>,
@@ -47,54 +74,275 @@ pub async fn serve<SV>(
     SV: ProxyHttp + Send + Sync + 'static,
     SV::CTX: Send + Sync,
 {
-    stream.speak_http2();
-    let timeouts = shared.config.load().connections.timeouts.clone();
-    let mut options = HttpServerOptions::default();
-    options.h2_idle_timeout = Some(timeouts.idle);
-    let app = Arc::new(App {
-        proxy: Arc::clone(proxy),
-        options,
-        connection: Arc::clone(stream.connection()),
-        metrics: Arc::clone(&shared.metrics),
-        timeouts: timeouts.clone(),
-        requests: AtomicU64::new(0),
-        active: AtomicU32::new(0),
-        dropped: Notify::new(),
-        _alive: Arc::clone(alive),
-    });
+    let config = shared.config.load_full();
+    let limits = Limits::new(&config.connections.http2, &config.connections.timeouts);
+    let watch = Arc::new(Watch::new(|now| Ledger::new(limits, now)));
+    stream.speak_http2(Arc::clone(&watch));
+    let connection = Arc::clone(stream.connection());
+    let serving = Serving {
+        app: Arc::new(App {
+            proxy: Arc::clone(proxy),
+            connection: Arc::clone(&connection),
+            metrics: Arc::clone(&shared.metrics),
+            draining: shared.draining.clone(),
+            requests: AtomicU64::new(0),
+            active: AtomicU32::new(0),
+            dropped: Notify::new(),
+            _alive: Arc::clone(alive),
+        }),
+        watch,
+        alarm: Alarm::default(),
+        metrics: &shared.metrics,
+    };
     let home = Home::default();
     let lent = Box::new(Lent::new(stream, &home));
-    let mut late = false;
-    tokio::select! {
-        biased;
-        () = app.dropped.notified() => {}
-        _ = app.process_new(lent, &shared.draining) => {}
-        () = silence(&app, timeouts.headers) => late = true,
-        () = farewell(&app, shared.draining.clone()) => {}
-    }
-    if late {
-        shared.metrics.connection_refused("timeout");
-    }
+    let options = options(&config.connections.http2);
+    // Nothing of the configuration is held while the connection is.
+    drop(config);
+    let end = serving.run(lent, options).await;
     let came_home = home.lock().take();
+    let refused = match end {
+        End::Late => Some("timeout"),
+        End::SlowReader => Some("slow_reader"),
+        End::Malformed => Some("malformed"),
+        // The peer said nothing wrong if it has merely left.
+        End::Unspoken => came_home
+            .as_ref()
+            .is_some_and(|stream| !stream.ended)
+            .then_some("malformed"),
+        End::Abused(kind) => {
+            penalty::strike(kind, &connection, shared);
+            Some("h2_abuse")
+        }
+        End::Closed | End::Dropped | End::Idle | End::Left => None,
+    };
+    if let Some(reason) = refused {
+        shared.metrics.connection_refused(reason);
+    }
     if let Some(mut stream) = came_home {
-        stream.timed_out |= late;
+        if let Some(fault) = stream.fault.filter(|_| refused.is_none()) {
+            shared.metrics.connection_refused(fault);
+        }
+        stream.timed_out |= matches!(end, End::Late);
         close::close(stream).await;
     }
 }
 
-/// Ends when no request has begun within `limit`.
-async fn silence<SV>(app: &App<SV>, limit: Duration) {
-    sleep(limit).await;
-    if app.requests.load(Relaxed) > 0 {
-        std::future::pending::<()>().await;
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// As connections end.
+    Closed,
+    /// Without a word, as a request asked for.
+    Dropped,
+    /// Before it spoke HTTP/2.
+    Unspoken,
+    /// The process leaves.
+    Left,
+    /// Nothing was asked for any more.
+    Idle,
+    /// No request began, or something begun did not end.
+    Late,
+    /// Answers could not be sent.
+    SlowReader,
+    /// The client broke the protocol.
+    Malformed,
+    /// The client did what only an attack does, of this kind.
+    Abused(&'static str),
+}
+
+/// A connection in service.
+struct Serving<'a, SV> {
+    app: Arc<App<SV>>,
+    watch: Arc<Watch>,
+    alarm: Alarm,
+    metrics: &'a Metrics,
+}
+
+impl<SV> Serving<'_, SV>
+where
+    SV: ProxyHttp + Send + Sync + 'static,
+    SV::CTX: Send + Sync,
+{
+    async fn run(mut self, lent: Box<Lent>, options: H2Options) -> End {
+        let digest = Arc::new(Digest {
+            ssl_digest: lent.get_ssl_digest(),
+            timing_digest: Vec::new(),
+            proxy_digest: lent.get_proxy_digest(),
+            socket_digest: None,
+        });
+        let handshake = Box::pin(server::handshake(lent, Some(options)));
+        let mut h2 = match self.watched(handshake).await {
+            Ok(Ok(h2)) => h2,
+            Ok(Err(_)) => return End::Unspoken,
+            Err(end) => return end,
+        };
+        let end = self.streams(&mut h2, &digest).await;
+        let reason = match end {
+            End::Abused(_) => Reason::ENHANCE_YOUR_CALM,
+            End::Idle | End::SlowReader | End::Late => Reason::NO_ERROR,
+            _ => return end,
+        };
+        h2.abrupt_shutdown(reason);
+        // It is sent if it can be; the rest is closing.
+        let _ = timeout(GOODBYE, poll_fn(|cx| h2.poll_closed(cx))).await;
+        end
+    }
+
+    /// Serves stream after stream.
+    async fn streams(&mut self, h2: &mut H2<Stream, Bytes>, digest: &Arc<Digest>) -> End {
+        let app = Arc::clone(&self.app);
+        let mut draining = app.draining.clone();
+        let mut dropped = pin!(app.dropped.notified());
+        let mut leaving = pin!(draining.wait_for(|leave| *leave));
+        let mut farewell = pin!(farewell(&app));
+        let mut left = false;
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = &mut dropped => return End::Dropped,
+                // An error means that the sender is gone, which is leaving as well.
+                _ = &mut leaving, if !left => {
+                    left = true;
+                    h2.graceful_shutdown();
+                    continue;
+                }
+                () = &mut farewell, if left => return End::Left,
+                accepted = self.watched(HttpSession::from_h2_conn(h2, Arc::clone(digest))) => accepted,
+            };
+            match accepted {
+                Ok(Ok(Some(H2Accept::Session(session)))) => self.begin(session),
+                Ok(Ok(Some(H2Accept::Rejected))) => {
+                    self.metrics.connection_refused("malformed");
+                    self.watch.ledger().malformed(self.watch.now());
+                }
+                // Whether it was the h2 crate that ended it shows in what it sent.
+                Ok(Ok(None) | Err(_)) => {
+                    return match self.watch.ledger().is_condemned() {
+                        Some(true) => End::Abused("library"),
+                        Some(false) => End::Malformed,
+                        None => End::Closed,
+                    };
+                }
+                Err(end) => return end,
+            }
+        }
+    }
+
+    /// Hands a stream to pingora, in a task of its own.
+    fn begin(&self, session: HttpSession) {
+        let id = {
+            let mut ledger = self.watch.ledger();
+            let id = ledger.handed_out();
+            if id.is_some_and(|id| !ledger.is_open(id)) {
+                // Taken back already: nothing is begun for it.
+                return;
+            }
+            id
+        };
+        let lasting = session
+            .req_header()
+            .headers
+            .iter()
+            .any(|(name, value)| head::is_lasting(name.as_str(), value.as_bytes()));
+        let active = Active::of(&self.app);
+        let task = tokio::spawn(async move {
+            let app = &active.0;
+            let session = ServerSession::new_http2(session);
+            app.proxy.process_new_http(session, &app.draining).await;
+            if app.connection.drop.load(Relaxed) {
+                app.dropped.notify_one();
+            }
+        });
+        if let Some(id) = id {
+            let now = self.watch.now();
+            self.watch
+                .ledger()
+                .served_by(id, task.abort_handle(), lasting, now);
+        }
+    }
+
+    /// Runs what drives the connection, unless the ledger ends it. Streams that are too late are ended
+    /// meanwhile.
+    async fn watched<F: Future>(&mut self, driving: F) -> Result<F::Output, End> {
+        let mut driving = pin!(driving);
+        poll_fn(|cx| {
+            loop {
+                let polled = driving.as_mut().poll(cx);
+                let deadline = {
+                    let mut ledger = self.watch.ledger();
+                    for _ in 0..ledger.take_unseen() {
+                        self.metrics.connection_refused("malformed");
+                    }
+                    if let Some(kind) = ledger.abuse() {
+                        return Poll::Ready(Err(End::Abused(kind)));
+                    }
+                    if let Poll::Ready(output) = polled {
+                        return Poll::Ready(Ok(output));
+                    }
+                    ledger.all_accepted();
+                    self.watch.instant(ledger.deadline())
+                };
+                match deadline.map(|deadline| self.alarm.poll(deadline, cx)) {
+                    None | Some(Poll::Pending) => return Poll::Pending,
+                    Some(Poll::Ready(())) => {
+                        if let Some(end) = self.expire() {
+                            return Poll::Ready(Err(end));
+                        }
+                    }
+                }
+            }
+        })
+        .await
+    }
+
+    /// Ends what is too late: streams, or the connection.
+    fn expire(&self) -> Option<End> {
+        let mut lost = false;
+        let late = self
+            .watch
+            .ledger()
+            .expire(self.watch.now(), |slow, handle| {
+                self.metrics.connection_refused(match slow {
+                    Slow::Body => "slow_body",
+                    Slow::Reader => "slow_reader",
+                    Slow::Stuck => "timeout",
+                });
+                match handle {
+                    // Dropping the request resets its stream.
+                    Some(task) => task.abort(),
+                    None => lost = true,
+                }
+            });
+        match late {
+            Some(ledger::Late::Silent | ledger::Late::Unfinished) => Some(End::Late),
+            Some(ledger::Late::Idle) => Some(End::Idle),
+            Some(ledger::Late::Reader) => Some(End::SlowReader),
+            // What can't be ended alone takes the connection with it.
+            None => lost.then_some(End::Idle),
+        }
     }
 }
 
-/// Ends when the process leaves and the client asks for nothing any more. Pingora says GOAWAY and
-/// waits; a client that does not answer would hold the process up.
-async fn farewell<SV>(app: &App<SV>, mut draining: ShutdownWatch) {
-    // An error means that the sender is gone, which is leaving as well.
-    let _ = draining.wait_for(|leave| *leave).await;
+/// What a client may take.
+fn options(limits: &Http2Limits) -> H2Options {
+    let mut options = default_h2_options();
+    options
+        .max_concurrent_streams(limits.streams.get())
+        .max_header_list_size(limits.header_bytes)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_local_error_reset_streams(Some(LOCAL_RESETS))
+        // Many may be taken back at once, by either side: the score says when it is too often.
+        .max_concurrent_reset_streams(limits.streams.get() as usize)
+        .max_pending_accept_reset_streams(limits.streams.get() as usize)
+        .max_send_buffer_size(SEND_BUFFER);
+    options
+}
+
+/// Ends when the process leaves and the client asks for nothing any more. The h2 crate has said
+/// GOAWAY and waits; a client that does not answer would hold the process up.
+async fn farewell<SV>(app: &App<SV>) {
     loop {
         let before = app.requests.load(Relaxed);
         sleep(FAREWELL).await;
@@ -104,12 +352,12 @@ async fn farewell<SV>(app: &App<SV>, mut draining: ShutdownWatch) {
     }
 }
 
+/// What the requests of a connection share.
 struct App<SV> {
     proxy: Arc<HttpProxy<SV>>,
-    options: HttpServerOptions,
     connection: Arc<Connection>,
     metrics: Arc<Metrics>,
-    timeouts: ClientTimeouts,
+    draining: ShutdownWatch,
     /// Requests begun.
     requests: AtomicU64,
     /// Requests in service.
@@ -121,61 +369,19 @@ struct App<SV> {
 }
 
 /// Counts a request as active while it lives.
-struct Active<'a>(&'a AtomicU32);
+struct Active<SV>(Arc<App<SV>>);
 
-impl Drop for Active<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
-        super::accept::note_panic();
+impl<SV> Active<SV> {
+    fn of(app: &Arc<App<SV>>) -> Self {
+        app.requests.fetch_add(1, Relaxed);
+        app.active.fetch_add(1, Relaxed);
+        Self(Arc::clone(app))
     }
 }
 
-#[async_trait::async_trait]
-impl<SV> HttpServerApp for App<SV>
-where
-    SV: ProxyHttp + Send + Sync + 'static,
-    SV::CTX: Send + Sync,
-{
-    async fn process_new_http(
-        self: &Arc<Self>,
-        mut session: ServerSession,
-        shutdown: &ShutdownWatch,
-    ) -> Option<ReusedHttpStream> {
-        self.requests.fetch_add(1, Relaxed);
-        self.active.fetch_add(1, Relaxed);
-        let _active = Active(&self.active);
-        // How long an answer may wait for the client to take more of it.
-        session.set_write_timeout(Some(self.timeouts.idle));
-        let lasting = session
-            .req_header()
-            .headers
-            .iter()
-            .any(|(name, value)| head::is_lasting(name.as_str(), value.as_bytes()));
-        let serving = self.proxy.process_new_http(session, shutdown);
-        if lasting {
-            serving.await;
-        } else if timeout(self.timeouts.request, serving).await.is_err() {
-            // Dropping the request has reset its stream.
-            self.metrics.connection_refused("timeout");
-        }
-        if self.connection.drop.load(Relaxed) {
-            self.dropped.notify_one();
-        }
-        None
-    }
-
-    fn h2_options(&self) -> Option<H2Options> {
-        let mut options = default_h2_options();
-        options
-            .max_concurrent_streams(CONCURRENT_STREAMS)
-            .initial_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_local_error_reset_streams(Some(LOCAL_RESETS))
-            .max_send_buffer_size(SEND_BUFFER);
-        Some(options)
-    }
-
-    fn server_options(&self) -> Option<&HttpServerOptions> {
-        Some(&self.options)
+impl<SV> Drop for Active<SV> {
+    fn drop(&mut self) {
+        self.0.active.fetch_sub(1, Relaxed);
+        super::accept::count_panic(&self.0.metrics);
     }
 }

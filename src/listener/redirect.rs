@@ -1,6 +1,7 @@
 //! The listener that sends everybody to HTTPS: one request, one 308, the end.
 
 use super::{Shared, answer, close, head};
+use crate::config::model::Http1Limits;
 use bytes::BytesMut;
 use http::StatusCode;
 use std::{net::Ipv6Addr, str::FromStr};
@@ -18,15 +19,17 @@ pub async fn serve(mut tcp: TcpStream, shared: &Shared) {
     let config = shared.config.load_full();
     let port = https_port(&config);
     let limit = config.connections.timeouts.headers;
+    let mut limits = config.connections.http1.clone();
+    limits.header_bytes = limits.header_bytes.min(MAXIMUM);
     drop(config);
     let answered = timeout(limit, async {
-        let Some(request) = read(&mut tcp).await else {
+        let Some(request) = read(&mut tcp, &limits).await else {
             return;
         };
-        let answer = match location(&request, port) {
+        let answer = match location(&request, port, &limits) {
             Ok(location) => answer::redirect(&location),
             Err(status) => {
-                shared.metrics.connection_refused("malformed");
+                shared.metrics.connection_refused(head::reason(status));
                 answer::refusal(status)
             }
         };
@@ -50,7 +53,7 @@ fn https_port(config: &crate::config::Config) -> u16 {
 }
 
 /// A whole head, or as much as there is when it gets too large; `None` when the client leaves.
-async fn read(tcp: &mut TcpStream) -> Option<BytesMut> {
+async fn read(tcp: &mut TcpStream, limits: &Http1Limits) -> Option<BytesMut> {
     let mut request = BytesMut::with_capacity(1024);
     let mut scanned = 0;
     loop {
@@ -58,7 +61,7 @@ async fn read(tcp: &mut TcpStream) -> Option<BytesMut> {
             request.truncate(end);
             return Some(request);
         }
-        if request.len() > MAXIMUM {
+        if head::size(&request, limits).is_err() {
             return Some(request);
         }
         if tcp.read_buf(&mut request).await.ok()? == 0 {
@@ -68,13 +71,10 @@ async fn read(tcp: &mut TcpStream) -> Option<BytesMut> {
 }
 
 /// Where this request belongs.
-fn location(request: &[u8], port: u16) -> Result<String, StatusCode> {
+fn location(request: &[u8], port: u16, limits: &Http1Limits) -> Result<String, StatusCode> {
     const BAD: StatusCode = StatusCode::BAD_REQUEST;
-    if request.len() > MAXIMUM {
-        return Err(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
-    }
-    head::framing(request)?;
-    let mut headers = [httparse::EMPTY_HEADER; 128];
+    head::framing(request, limits)?;
+    let mut headers = [httparse::EMPTY_HEADER; 256];
     let mut parsed = httparse::Request::new(&mut headers);
     parsed.parse(request).map_err(|_| BAD)?;
     let (host, named_port) = parsed
@@ -152,10 +152,18 @@ fn host_name(host: &str) -> Option<(&str, bool)> {
 mod tests {
     use super::*;
 
+    fn limits() -> Http1Limits {
+        Http1Limits {
+            header_bytes: MAXIMUM,
+            ..Http1Limits::default()
+        }
+    }
+
     fn redirected(target: &str, host: &str) -> Result<String, u16> {
         location(
             format!("GET {target} HTTP/1.1\r\nhost: {host}\r\n\r\n").as_bytes(),
             8443,
+            &limits(),
         )
         .map_err(|status| status.as_u16())
     }
@@ -189,7 +197,7 @@ mod tests {
                 "{target} {host}"
             );
         }
-        let https = location(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n", 443);
+        let https = location(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n", 443, &limits());
         assert_eq!(https.unwrap(), "https://a/");
     }
 
@@ -215,10 +223,11 @@ mod tests {
         ] {
             assert_eq!(redirected("/", host), Err(400), "{host:?}");
         }
-        let without = location(b"GET / HTTP/1.0\r\n\r\n", 443);
+        let without = location(b"GET / HTTP/1.0\r\n\r\n", 443, &limits());
         assert_eq!(without.unwrap_err().as_u16(), 400);
         assert_eq!(redirected("*", "a"), Err(400));
-        let long = vec![b'a'; MAXIMUM + 1];
-        assert_eq!(location(&long, 443).unwrap_err().as_u16(), 431);
+        let long = format!("GET / HTTP/1.1\r\nx: {}", "a".repeat(MAXIMUM));
+        let long = location(long.as_bytes(), 443, &limits());
+        assert_eq!(long.unwrap_err().as_u16(), 431);
     }
 }

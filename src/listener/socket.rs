@@ -48,7 +48,7 @@ fn without_ipv6(address: SocketAddr, error: io::Error) -> io::Result<TcpListener
     Err(error)
 }
 
-fn open(address: SocketAddr) -> io::Result<TcpListener> {
+pub(super) fn open(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,

@@ -2,6 +2,7 @@
 //! Waiting between requests is left to [`super::http1`], what pingora asks of a stream to [`lent`].
 
 mod answer;
+mod frames;
 mod lent;
 
 use answer::Answer;
@@ -11,6 +12,7 @@ use super::{
     chunked::Chunked,
     deadline::{Alarm, Pace},
     head::Framing,
+    http2::Watch,
 };
 use crate::connection::Connection;
 use bytes::{Buf, BytesMut};
@@ -32,6 +34,10 @@ use tokio_rustls::server::TlsStream;
 
 /// Bytes that are gathered before they are written unasked: one TLS record.
 const GATHERED: usize = 16 * 1024;
+
+/// Bytes that may lie encrypted: they count as taken, so that a client has to be able to take them
+/// within its grace at the least rate; and few enough writes to the system are made of them.
+const ENCRYPTED: usize = 32 * 1024;
 
 /// Room for the head of an answer and a short body, taken at once rather than grown to.
 const ROOM: usize = 1024;
@@ -68,7 +74,7 @@ enum Expected {
     /// Nothing: the request is complete. What comes is the next one's.
     Nothing,
     /// Frames decide, not this stream (HTTP/2).
-    Frames,
+    Frames(Arc<Watch>),
     /// This many bytes of a body are still due.
     Length(u64, Pace),
     /// A chunked body, up to its end.
@@ -92,10 +98,18 @@ pub struct Limits {
     pub body_minimum_rate: u64,
     /// How long a body may fall behind that rate at first.
     pub body_grace: Duration,
-    /// How long a write may make no progress.
-    pub write: Duration,
+    /// Bytes a second that a client must take of an answer.
+    pub response_minimum_rate: u64,
+    /// How long it may fall behind that rate at first.
+    pub response_grace: Duration,
     /// How long an upgraded stream may be silent.
-    pub upgraded: Duration,
+    pub stream_idle: Duration,
+}
+
+impl Limits {
+    fn drain(&self) -> Pace {
+        Pace::new(self.response_minimum_rate, self.response_grace)
+    }
 }
 
 /// One client's connection after the handshake.
@@ -111,11 +125,14 @@ pub struct ClientStream {
     expected: Expected,
     limits: Limits,
     alarm: Alarm,
-    write_waiting_since: Option<Instant>,
+    /// Whether the client takes what is written.
+    drain: Pace,
     /// No final response has begun since the request.
     unanswered: bool,
     /// The request was HEAD.
     bodiless_answer: bool,
+    /// The request asked for server-sent events.
+    events: bool,
     /// What of the answer is still due.
     answer: Answer,
     /// Something moved since [`Expected::Upgraded`] last looked at the clock.
@@ -124,6 +141,8 @@ pub struct ClientStream {
     pub ended: bool,
     /// A deadline passed.
     pub timed_out: bool,
+    /// What the client did wrong in the midst of a request, as it is counted.
+    pub fault: Option<&'static str>,
     shut: bool,
     connection: Arc<Connection>,
     proxy_digest: Arc<ProxyDigest>,
@@ -133,11 +152,14 @@ pub struct ClientStream {
 impl ClientStream {
     #[must_use]
     pub fn new(
-        transport: Transport,
+        mut transport: Transport,
         connection: Arc<Connection>,
         ssl_digest: Option<Arc<SslDigest>>,
         limits: Limits,
     ) -> Self {
+        if let Transport::Tls(tls) = &mut transport {
+            tls.get_mut().1.set_buffer_limit(Some(ENCRYPTED));
+        }
         // Pingora's place for a CONNECT proxy's answer: empty, the user data is what counts.
         let answer = http::Response::new(()).into_parts().0;
         let proxy_digest = ProxyDigest::new(
@@ -152,13 +174,15 @@ impl ClientStream {
             expected: Expected::Nothing,
             limits,
             alarm: Alarm::default(),
-            write_waiting_since: None,
+            drain: limits.drain(),
             unanswered: false,
             bodiless_answer: false,
+            events: false,
             answer: Answer::Complete,
             moved: false,
             ended: false,
             timed_out: false,
+            fault: None,
             shut: false,
             connection,
             proxy_digest: Arc::new(proxy_digest),
@@ -207,18 +231,19 @@ impl ClientStream {
         self.limits = limits;
         self.unanswered = true;
         self.bodiless_answer = framing.bodiless_answer;
+        self.events = framing.events;
         self.answer = Answer::Complete;
+        self.drain = limits.drain();
+        let progress = &self.connection.progress;
+        progress.answered.store(false, Relaxed);
+        progress.stream.store(false, Relaxed);
+        progress.patience.store(0, Relaxed);
         let pace = Pace::new(limits.body_minimum_rate, limits.body_grace);
         self.expected = match framing.body {
             Body::None | Body::Length(0) => Expected::Nothing,
             Body::Length(length) => Expected::Length(length, pace),
             Body::Chunked => Expected::Chunked(Chunked::new(), pace),
         };
-    }
-
-    /// The connection speaks HTTP/2 from now on.
-    pub fn speak_http2(&mut self) {
-        self.expected = Expected::Frames;
     }
 
     /// Nothing is in service any more: buffers are given back while the connection is idle.
@@ -276,44 +301,79 @@ impl ClientStream {
         self.watch_write(result, cx)
     }
 
-    /// Watches that a write that waits is not stuck for ever.
-    fn watch_write<T>(
+    /// Watches that what waits to be written is taken, at the rate that is due: how many bytes were.
+    fn watch_write(
         &mut self,
-        result: Poll<io::Result<T>>,
+        result: Poll<io::Result<usize>>,
         cx: &mut Context<'_>,
-    ) -> Poll<io::Result<T>> {
-        if result.is_ready() {
-            self.write_waiting_since = None;
-            return result;
+    ) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(result) = result {
+            if let Ok(bytes) = result {
+                self.drain.moved(bytes, Instant::now);
+                self.note_moved(bytes);
+            }
+            return Poll::Ready(result);
         }
-        let since = *self.write_waiting_since.get_or_insert_with(Instant::now);
-        ready!(self.alarm.poll(since + self.limits.write, cx));
+        let deadline = self.drain.waits(Instant::now);
+        ready!(self.alarm.poll(deadline, cx));
+        Poll::Ready(Err(self.run_late("slow_reader")))
+    }
+
+    /// As [`Self::watch_write`], for what takes nothing new.
+    fn watch_flush(
+        &mut self,
+        result: Poll<io::Result<()>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        let result = result.map(|result| result.map(|()| 0));
+        self.watch_write(result, cx).map(|result| result.map(drop))
+    }
+
+    /// A deadline passed: why the stream ends.
+    fn run_late(&mut self, fault: &'static str) -> io::Error {
         self.timed_out = true;
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+        self.fault = Some(fault);
+        io::ErrorKind::TimedOut.into()
+    }
+
+    /// Bytes were moved for the request in service.
+    fn note_moved(&mut self, bytes: usize) {
+        // One thread alone writes it.
+        let moved = &self.connection.progress.bytes;
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        moved.store(moved.load(Relaxed).wrapping_add(bytes), Relaxed);
     }
 
     /// Nothing can be read: whether that has lasted too long.
     fn watch_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let deadline = match &mut self.expected {
-            Expected::Nothing | Expected::Frames => return Poll::Pending,
-            Expected::Length(_, pace) | Expected::Chunked(_, pace) => pace.waits(Instant::now()),
+        let (deadline, fault) = match &mut self.expected {
+            Expected::Nothing => return Poll::Pending,
+            Expected::Frames(watch) => {
+                watch.starves();
+                return Poll::Pending;
+            }
+            Expected::Length(_, pace) | Expected::Chunked(_, pace) => {
+                (pace.waits(Instant::now), "slow_body")
+            }
             Expected::Upgraded { limit, last } => {
                 if std::mem::take(&mut self.moved) {
                     *last = Instant::now();
                 }
-                *last + *limit
+                (*last + *limit, "timeout")
             }
         };
         ready!(self.alarm.poll(deadline, cx));
-        self.timed_out = true;
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+        Poll::Ready(Err(self.run_late(fault)))
     }
 
     /// How many of `bytes` belong to the request in service: all, unless it ends within them.
     fn admit(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let taken = match &mut self.expected {
             Expected::Nothing => 0,
-            Expected::Frames => bytes.len(),
+            Expected::Frames(watch) => {
+                watch.received(bytes);
+                bytes.len()
+            }
             Expected::Length(left, pace) => {
                 let taken =
                     usize::try_from(*left).map_or(bytes.len(), |left| left.min(bytes.len()));
@@ -321,18 +381,19 @@ impl ClientStream {
                 if *left == 0 {
                     self.expected = Expected::Nothing;
                 } else {
-                    pace.received(taken, Instant::now);
+                    pace.moved(taken, Instant::now);
                 }
                 taken
             }
             Expected::Chunked(chunked, pace) => {
-                let taken = chunked
-                    .advance(bytes)
-                    .map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+                let Ok(taken) = chunked.advance(bytes) else {
+                    self.fault = Some("malformed");
+                    return Err(io::ErrorKind::InvalidData.into());
+                };
                 if chunked.done() {
                     self.expected = Expected::Nothing;
                 } else {
-                    pace.received(taken, Instant::now);
+                    pace.moved(taken, Instant::now);
                 }
                 taken
             }
@@ -341,6 +402,7 @@ impl ClientStream {
                 bytes.len()
             }
         };
+        self.note_moved(taken);
         Ok(taken)
     }
 
@@ -363,19 +425,37 @@ impl ClientStream {
         if self.unanswered {
             if data.starts_with(b"HTTP/1.1 101") {
                 self.expected = Expected::Upgraded {
-                    limit: self.limits.upgraded,
+                    limit: self.limits.stream_idle,
                     last: Instant::now(),
                 };
-                self.connection.upgraded.store(true, Relaxed);
-                self.unanswered = false;
+                self.begin_answer(true);
             } else if !data.starts_with(b"HTTP/1.1 1") {
-                self.unanswered = false;
+                self.begin_answer(self.events && answer::is_event_stream(data));
                 if !self.bodiless_answer {
                     self.answer = Answer::of(data);
                 }
             }
         }
         self.moved = true;
+    }
+
+    fn begin_answer(&mut self, stream: bool) {
+        self.unanswered = false;
+        let progress = &self.connection.progress;
+        progress.answered.store(true, Relaxed);
+        progress.stream.store(stream, Relaxed);
+    }
+
+    /// The request asked for server-sent events.
+    #[must_use]
+    pub fn wants_events(&self) -> bool {
+        self.events
+    }
+
+    /// No final answer to the request in service has begun.
+    #[must_use]
+    pub fn is_unanswered(&self) -> bool {
+        self.unanswered
     }
 
     /// An answer was begun and never came to its end. One that ends with the connection does so only
@@ -404,7 +484,7 @@ impl ClientStream {
                 // Emptied whole, it begins at its beginning again.
                 written if written >= self.gathered.len() => {
                     self.gathered.clear();
-                    if matches!(self.expected, Expected::Frames) {
+                    if matches!(self.expected, Expected::Frames(_)) {
                         self.room = written.clamp(ROOM, GATHERED);
                         self.gathered = BytesMut::new();
                     }
@@ -425,6 +505,9 @@ impl AsyncRead for ClientStream {
         let this = self.get_mut();
         if matches!(this.expected, Expected::Nothing) {
             return this.poll_leaving(cx);
+        }
+        if this.is_over() {
+            return Poll::Pending;
         }
         if !this.ahead.is_empty() {
             let room = this.ahead.len().min(buffer.remaining());
@@ -480,9 +563,11 @@ impl AsyncWrite for ClientStream {
             this.gathered.extend_from_slice(data);
             data.len()
         };
+        let sent = data.get(..written).unwrap_or_default();
         if !begins {
-            this.answer.sent(data.get(..written).unwrap_or_default());
+            this.answer.sent(sent);
         }
+        this.show_sent(sent);
         Poll::Ready(Ok(written))
     }
 
@@ -507,6 +592,7 @@ impl AsyncWrite for ClientStream {
         for slice in slices {
             this.gathered.extend_from_slice(slice);
             this.answer.sent(slice);
+            this.show_sent(slice);
         }
         this.moved = true;
         Poll::Ready(Ok(total))
@@ -523,7 +609,7 @@ impl AsyncWrite for ClientStream {
             Transport::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
             Transport::Tls(tls) => Pin::new(tls.as_mut()).poll_flush(cx),
         };
-        this.watch_write(result, cx)
+        this.watch_flush(result, cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -536,7 +622,7 @@ impl AsyncWrite for ClientStream {
             Transport::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Transport::Tls(tls) => Pin::new(tls.as_mut()).poll_shutdown(cx),
         };
-        let result = ready!(this.watch_write(result, cx));
+        let result = ready!(this.watch_flush(result, cx));
         this.shut = true;
         Poll::Ready(result)
     }

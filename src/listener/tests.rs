@@ -2,6 +2,9 @@
 
 mod budgets;
 mod deadlines;
+mod deaths;
+mod http2;
+mod inherited;
 mod protocols;
 mod proxied;
 mod tls;

@@ -37,11 +37,13 @@ pub struct Metrics {
     connections: IntGaugeVec,
     listeners: Names<IntGauge>,
     refused: (IntCounterVec, Words<1>),
+    h2_abuse: (IntCounterVec, Words<1>),
     handshakes: (IntCounterVec, Words<1>),
     upstream_requests: IntCounterVec,
     upstreams: Names<UpstreamMetrics>,
     challenges: (IntCounterVec, Words<2>),
     reloads: (IntCounterVec, Words<1>),
+    upgrades: (IntCounterVec, Words<1>),
     last_reload_successful: IntGauge,
     last_reload_success_time: IntGauge,
     bans_placed: IntCounterVec,
@@ -123,13 +125,7 @@ impl Metrics {
         let registry = Registry::new();
         let counters = |name, help, labels: &[&str]| counters(&registry, name, help, labels);
         let gauge = |name, help| gauge(&registry, name, help);
-        let build = gauges(
-            &registry,
-            "rempart_build_info",
-            "1, with the version that runs.",
-            &["version"],
-        );
-        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        build_info(&registry);
         Self {
             requests: counters(
                 "rempart_requests_total",
@@ -157,6 +153,14 @@ impl Metrics {
                     "rempart_connections_refused_total",
                     "Connections closed before or for what they sent, by reason.",
                     &["reason"],
+                ),
+                Words::default(),
+            ),
+            h2_abuse: (
+                counters(
+                    "rempart_h2_abuse_total",
+                    "HTTP/2 connections ended for abuse, by what was too much.",
+                    &["kind"],
                 ),
                 Words::default(),
             ),
@@ -190,6 +194,7 @@ impl Metrics {
                 ),
                 Words::default(),
             ),
+            upgrades: upgrades(&registry),
             last_reload_successful: gauge(
                 "rempart_config_last_reload_successful",
                 "1 when the last reload was taken, 0 when the file was refused.",
@@ -292,10 +297,17 @@ impl Metrics {
     }
 
     /// A connection was refused before TLS, or for what it sent: `banned`, `listed`, `per_client`,
-    /// `rate`, `total`, `no_descriptors`, `proxy_header`, `handshake`, `timeout`, `malformed`.
+    /// `rate`, `total`, `no_descriptors`, `proxy_header`, `handshake`, `handshake_budget`, `timeout`,
+    /// `malformed`, `too_large`, `slow_body`, `slow_reader`, `h2_abuse`.
     pub fn connection_refused(&self, reason: &'static str) {
         let (family, known) = &self.refused;
         known.inc([reason], || family.with_label_values(&[reason]));
+    }
+
+    /// An HTTP/2 connection was ended for abuse of this kind (see [`verdict::abuse::Offence::kind`]).
+    pub fn h2_abuse(&self, kind: &'static str) {
+        let (family, known) = &self.h2_abuse;
+        known.inc([kind], || family.with_label_values(&[kind]));
     }
 
     /// A handshake ended: `full`, `resumed`, `failed`, `timeout`.
@@ -322,6 +334,13 @@ impl Metrics {
             let now = i64::try_from(unix_seconds).unwrap_or(i64::MAX);
             self.last_reload_success_time.set(now);
         }
+    }
+
+    /// This process has taken over from another, or failed to hand over to one.
+    pub fn upgrade(&self, taken: bool) {
+        let result = if taken { "taken" } else { "failed" };
+        let (family, known) = &self.upgrades;
+        known.inc([result], || family.with_label_values(&[result]));
     }
 
     /// A guard of this name, or `admin`, placed a ban.
@@ -429,6 +448,12 @@ fn source_number(source: Source) -> u32 {
     }
 }
 
+fn build_info(registry: &Registry) {
+    let help = "1, with the version that runs.";
+    let build = gauges(registry, "rempart_build_info", help, &["version"]);
+    build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+}
+
 fn request_durations(registry: &Registry) -> HistogramVec {
     let options = HistogramOpts::new(
         "rempart_request_duration_seconds",
@@ -454,6 +479,16 @@ fn decision_duration(registry: &Registry) -> Histogram {
 
 fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
     register(registry, IntCounterVec::new(Opts::new(name, help), labels))
+}
+
+/// There from the start, so that an alert sees the first one that fails.
+fn upgrades(registry: &Registry) -> (IntCounterVec, Words<1>) {
+    let help = "Hand-overs between processes by result: taken by this one, or failed to another.";
+    let family = counters(registry, "rempart_upgrades_total", help, &["result"]);
+    for result in ["taken", "failed"] {
+        family.with_label_values(&[result]);
+    }
+    (family, Words::default())
 }
 
 fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {

@@ -41,6 +41,10 @@ impl Reloader {
         }
     }
 
+    pub fn listeners(&self) -> &Listeners {
+        &self.listeners
+    }
+
     /// Loads the files again and swaps the generation; what is wrong is logged, counted, and changes
     /// nothing.
     pub async fn reload(&self) {

@@ -17,6 +17,8 @@ pub struct Lists(pub Arc<Edge>);
 
 impl Gate for Lists {
     fn refuses(&self, address: IpAddr) -> bool {
+        #[cfg(test)]
+        super::tests::panic_for(address);
         let generation = self.0.generation.load();
         generation.policy.judge_address(address).is_some()
     }

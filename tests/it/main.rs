@@ -10,6 +10,7 @@
 
 mod admin;
 mod alerts;
+mod attacks;
 mod basics;
 mod budgets;
 mod bulkhead;
@@ -17,8 +18,11 @@ mod challenge;
 mod cli;
 mod config;
 mod demo;
+mod desync;
 mod examples;
+mod fingerprint;
 mod forward;
+mod handshakes;
 mod harness;
 mod hostile;
 mod identity;
@@ -27,3 +31,8 @@ mod load;
 mod proxy_protocol;
 mod reload;
 mod shutdown;
+mod slow;
+mod strictness;
+mod systemd;
+mod tls_audit;
+mod upgrade;

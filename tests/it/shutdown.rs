@@ -60,6 +60,64 @@ fn an_idle_edge_leaves_at_once() {
 }
 
 #[test]
+fn an_idle_http2_connection_is_told_and_ended_long_before_the_grace() {
+    let upstream = Upstream::named("app");
+    let mut edge = edge(upstream.address, "60s");
+    let address = edge.tls();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(edge.folder.authority.roots())
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let (client, connection) = runtime.block_on(async {
+        let wire = tokio::net::TcpStream::connect(address).await.unwrap();
+        let name = rustls::pki_types::ServerName::try_from("app.example.com").unwrap();
+        let tls = tokio_rustls::TlsConnector::from(Arc::new(config));
+        let wire = tls.connect(name, wire).await.unwrap();
+        let (mut client, connection) = h2::client::handshake(wire).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let request = http::Request::get("https://app.example.com/")
+            .body(())
+            .unwrap();
+        let (answer, _) = client.send_request(request, true).unwrap();
+        assert_eq!(answer.await.unwrap().status(), 200);
+        (client, connection)
+    });
+    edge.signal("TERM");
+    // The client keeps its side open: it is told to go (GOAWAY), without an error.
+    let ended = runtime.block_on(async {
+        let ended = tokio::time::timeout(Duration::from_secs(30), connection).await;
+        ended.expect("the connection ends").unwrap()
+    });
+    assert!(ended.is_ok(), "{ended:?}");
+    drop(client);
+    // A third of the grace at the most: the connection's end is the process's.
+    assert!(edge.process().wait(20).success());
+}
+
+#[test]
+fn told_twice_it_ends_at_once() {
+    let gate = Gate::new();
+    // The gate stays shut for 25 s, and the grace is longer: only the second signal ends this.
+    let mut edge = edge(gate.address(), "10m");
+    let held = ask(&edge, "127.0.0.1", "/held");
+    gate.wait_for_held(1);
+    edge.signal("TERM");
+    wait_until("draining", 10, || edge.log().contains("draining"));
+    assert!(edge.process().ended().is_none());
+    edge.signal("INT");
+    assert!(edge.process().wait(15).success());
+    assert!(edge.log().contains("asked again"));
+    assert_ne!(held.join().unwrap(), 200);
+}
+
+#[test]
 fn the_grace_is_kept() {
     let gate = Gate::new();
     let mut edge = edge(gate.address(), "1s");

@@ -9,12 +9,14 @@
 //! - [`engine`] asks them in order and weighs what they found.
 //! - [`guard`] holds one file a kind of guard: each returns a finding and acts on nothing.
 //! - [`decision`] is the ladder of actions and the reason for the rung that was picked.
+//! - [`abuse`] scores what a peer does to a connection.
 //! - [`bucket`] and [`key_table`] count what attackers choose, within a bound.
 //! - [`expression`] compiles CEL; [`clearance`] and [`proof_of_work`] are the challenge's arithmetic,
 //!   under a [`seal`].
 //!
 //! Nothing here reads a clock, a socket or a file: time is an argument.
 
+pub mod abuse;
 pub mod bucket;
 pub mod clearance;
 pub mod decision;

@@ -72,6 +72,20 @@ impl Answer {
     }
 }
 
+/// Whether an answer with this head is a stream of events.
+pub fn is_event_stream(head: &[u8]) -> bool {
+    const NAME: &[u8] = b"content-type:";
+    const KIND: &[u8] = b"text/event-stream";
+    let begins = |text: &[u8], with: &[u8]| {
+        text.get(..with.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(with))
+    };
+    head.split(|byte| *byte == b'\n')
+        .filter(|line| begins(line, NAME))
+        .filter_map(|line| line.get(NAME.len()..))
+        .any(|value| begins(value.trim_ascii_start(), KIND))
+}
+
 fn decimal(value: &[u8]) -> Option<u64> {
     std::str::from_utf8(value).ok()?.trim().parse().ok()
 }
@@ -79,6 +93,22 @@ fn decimal(value: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn event_streams_say_so() {
+        for (head, expected) in [
+            (
+                "200 OK\r\nContent-Type: text/event-stream; charset=utf-8",
+                true,
+            ),
+            ("200 OK\r\na: b\r\ncontent-type:text/event-stream", true),
+            ("200 OK\r\ncontent-type: text/html", false),
+            ("200 OK\r\nx-content-type: text/event-stream", false),
+        ] {
+            let head = format!("HTTP/1.1 {head}\r\n\r\n");
+            assert_eq!(is_event_stream(head.as_bytes()), expected, "{head}");
+        }
+    }
 
     #[test]
     fn an_answer_is_complete_when_all_of_it_is_sent() {

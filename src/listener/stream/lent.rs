@@ -131,7 +131,7 @@ impl Ssl for Lent {
 
     fn selected_alpn_proto(&self) -> Option<ALPN> {
         Some(match self.stream.as_ref()?.expected {
-            Expected::Frames => ALPN::H2,
+            Expected::Frames(_) => ALPN::H2,
             _ => ALPN::H1,
         })
     }

@@ -23,7 +23,10 @@ use pingora_proxy::{ProxyHttp, Session, http_proxy};
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 use tokio::{
@@ -106,11 +109,12 @@ pub fn config(listeners: Vec<Listener>) -> Config {
     }
 }
 
-/// Refuses 127.0.0.66 alone.
+/// Refuses 127.0.0.66 alone, and panics at 127.0.0.77: that is within the accept loop.
 struct Gatekeeper;
 
 impl Gate for Gatekeeper {
     fn refuses(&self, address: IpAddr) -> bool {
+        assert_ne!(address, IpAddr::from([127, 0, 0, 77]), "the test asked");
         address == IpAddr::from([127, 0, 0, 66])
     }
 }
@@ -139,6 +143,7 @@ impl Edge {
             metrics: Arc::new(Metrics::default()),
             gate: Arc::new(Gatekeeper),
             budget: Arc::new(Budget::default()),
+            conduct: Arc::default(),
         });
         let proxy = Arc::new(http_proxy(
             &Arc::new(ServerConf::default()),
@@ -181,6 +186,9 @@ impl Edge {
         assert_eq!(self.shared.budget.open(), 0, "every place was given back");
     }
 }
+
+/// Requests that hang upstream, of the one test that uses them.
+pub static HANGING: AtomicUsize = AtomicUsize::new(0);
 
 struct Trivial {
     upstream: SocketAddr,
@@ -237,7 +245,8 @@ impl ProxyHttp for Trivial {
 }
 
 /// Answers `METHOD PATH BODYLENGTH`; `/big` with a MiB; `/slow` after a moment; `/chunked` chunked;
-/// `/cut/…` not to the end; `/ws` turns into an echo.
+/// `/events` with events, after a second; `/cut/…` not to the end; `/ws` turns into an echo; `/hang`
+/// never.
 async fn upstream() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -263,7 +272,7 @@ async fn serve(mut stream: TcpStream) -> Option<()> {
         let head = buffer.split_to(end);
         let mut line = std::str::from_utf8(&head).ok()?.split(' ');
         let (method, path) = (line.next()?, line.next()?);
-        let length = match head::framing(&head).ok()?.body {
+        let length = match head::framing(&head, &Http1Limits::default()).ok()?.body {
             Body::None => 0,
             Body::Length(length) => {
                 let length = usize::try_from(length).ok()?;
@@ -295,6 +304,13 @@ async fn serve(mut stream: TcpStream) -> Option<()> {
             tokio::io::copy(&mut read, &mut write).await.ok()?;
             return None;
         }
+        if path == "/hang" {
+            HANGING.fetch_add(1, Relaxed);
+            // The other side closes, or resets.
+            let _ = stream.read_buf(&mut buffer).await;
+            HANGING.fetch_sub(1, Relaxed);
+            return None;
+        }
         if let "/cut/length" | "/cut/chunks" = path {
             let framing = if path == "/cut/length" {
                 "content-length: 99\r\n\r\npart"
@@ -309,6 +325,14 @@ async fn serve(mut stream: TcpStream) -> Option<()> {
             let answer =
                 "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\npart\r\n0\r\n\r\n";
             stream.write_all(answer.as_bytes()).await.ok()?;
+            continue;
+        }
+        if path == "/events" {
+            let head =
+                "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 4\r\n\r\n";
+            stream.write_all(head.as_bytes()).await.ok()?;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            stream.write_all(b"part").await.ok()?;
             continue;
         }
         if path == "/slow" {

@@ -194,6 +194,11 @@ async fn a_client_that_reads_nothing_is_closed() {
         .await
         .expect("the connection is accepted, and then closed");
     }
+    let reasons = edge.shared.metrics.render();
+    assert!(
+        reasons.contains(r#"refused_total{reason="slow_reader"} 1"#),
+        "{reasons}"
+    );
     let (rest, by_reset) = client.rest().await;
     assert!(
         by_reset && rest.len() < 64 * 1024 * 1024,
@@ -265,12 +270,14 @@ async fn a_request_has_a_deadline_unless_it_is_a_stream() {
     client.send("GET /slow HTTP/1.1\r\nhost: a\r\n\r\n").await;
     let (rest, by_reset) = client.rest().await;
     assert!(rest.is_empty() && by_reset, "{rest:?} {by_reset}");
+    // To ask for a stream is not to be one.
     let mut client = Client::new(connect(address).await);
     client
         .send(&format!("GET /slow HTTP/1.1\r\nhost: a\r\n{EVENTS}\r\n"))
         .await;
-    assert_eq!(client.answer().await.unwrap().status, 200);
+    assert!(client.rest().await.1);
     // The next request of that connection has a deadline of its own.
+    let mut client = Client::new(connect(address).await);
     assert_eq!(client.get("/quick").await.unwrap().status, 200);
     client.send("GET /slow HTTP/1.1\r\nhost: a\r\n\r\n").await;
     assert!(client.rest().await.1);
@@ -289,24 +296,89 @@ async fn a_request_has_a_deadline_unless_it_is_a_stream() {
     edge.stop().await;
 }
 
+/// Sends `sent`, and a body byte by byte.
+async fn upload_slowly(client: &mut Client, length: usize) {
+    client
+        .send(&format!(
+            "POST /up HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\n\r\n"
+        ))
+        .await;
+    for _ in 0..length {
+        client.send("b").await;
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_makes_progress_lives_on_beyond_the_total() {
+    let short = || {
+        let mut config = config(vec![plain()]);
+        config.connections.timeouts.request = 2 * SHORT;
+        config.connections.timeouts.body_minimum_rate = 10;
+        config
+    };
+    let edge = Edge::start(short(), 1).await;
+    let mut client = Client::new(connect(edge.addresses[0]).await);
+    upload_slowly(&mut client, 60).await;
+    assert_eq!(client.answer().await.unwrap().body, "POST /up 60");
+    edge.stop().await;
+    // A stream of events may be silent for longer than anything else.
+    let mut config = short();
+    config.connections.timeouts.idle = SHORT;
+    let edge = Edge::start(config, 1).await;
+    for (accept, whole) in [(EVENTS, true), ("accept: */*\r\n", false)] {
+        let mut client = Client::new(connect(edge.addresses[0]).await);
+        client
+            .send(&format!("GET /events HTTP/1.1\r\nhost: a\r\n{accept}\r\n"))
+            .await;
+        assert_eq!(client.answer().await.is_some(), whole, "{accept}");
+    }
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_has_said_all_it_wants_gets_its_answer() {
+    let certificate = certificate(&["app.test"]);
+    let edge = Edge::start(config(vec![tls(vec![certificate.clone()]), plain()]), 1).await;
+    let trusting = client_config(&[&certificate], &["http/1.1"]);
+    let wire = handshake(connect(edge.addresses[0]).await, "app.test", &trusting)
+        .await
+        .unwrap();
+    let clients = [
+        Client::new(wire),
+        Client::new(connect(edge.addresses[1]).await),
+    ];
+    for mut client in clients {
+        client.send("GET /slow HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        client.wire.shutdown().await.unwrap();
+        assert_eq!(client.answer().await.unwrap().body, "GET /slow 0");
+    }
+    edge.stop().await;
+}
+
 #[tokio::test]
 async fn an_http2_stream_has_deadlines_of_its_own() {
     let mut config = config(vec![plain()]);
+    // The upstream takes 300 ms, in which nothing moves.
     config.connections.timeouts.request = Duration::from_millis(100);
+    config.connections.timeouts.idle = Duration::from_millis(100);
     let edge = Edge::start(config, 1).await;
-    let tcp = connect(edge.addresses[0]).await;
-    let (h2, connection) = h2::client::handshake(tcp).await.unwrap();
-    let driver = tokio::spawn(connection);
     let ask = async |path: &str, accept: &str| {
+        let tcp = connect(edge.addresses[0]).await;
+        let (mut h2, connection) = h2::client::handshake(tcp).await.unwrap();
+        let driver = tokio::spawn(connection);
         let request = http::Request::get(format!("http://app.test{path}"))
             .header("accept", accept)
             .body(())
             .unwrap();
-        let mut h2 = h2.clone().ready().await.unwrap();
         let (answer, _) = h2.send_request(request, true).unwrap();
-        timeout(PATIENCE, answer)
+        let answer = timeout(PATIENCE, answer)
             .await
-            .expect("an answer or a reset")
+            .expect("an answer or a reset");
+        drop(h2);
+        // It may have been told to go.
+        let _ = driver.await.unwrap();
+        answer
     };
     assert!(ask("/slow", "*/*").await.unwrap_err().is_reset());
     assert_eq!(
@@ -314,8 +386,6 @@ async fn an_http2_stream_has_deadlines_of_its_own() {
         200
     );
     assert_eq!(ask("/quick", "*/*").await.unwrap().status(), 200);
-    drop(h2);
-    driver.await.unwrap().unwrap();
     edge.stop().await;
 }
 

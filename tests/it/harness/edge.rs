@@ -83,7 +83,8 @@ pub fn rempart(arguments: &[&str]) -> Output {
         .expect("the built rempart runs")
 }
 
-fn command() -> Command {
+/// The built `rempart`, without arguments.
+pub fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rempart"));
     command.env_remove("REMPART_LOG");
     command
@@ -107,7 +108,13 @@ impl Edge {
     /// Starts with a file that is there already.
     #[track_caller]
     pub fn run(folder: Folder, file: &Path) -> Self {
-        let mut process = Process::start(command().arg("run").arg("--config").arg(file));
+        Self::started(folder, file, &mut command())
+    }
+
+    /// Starts this command, which is a `rempart` with what it needs before its arguments.
+    #[track_caller]
+    pub fn started(folder: Folder, file: &Path, command: &mut Command) -> Self {
+        let mut process = Process::start(command.arg("run").arg("--config").arg(file));
         // The admin address is bound last: when it is known, all are. Without one, /readyz can't
         // be asked, and the listeners are counted instead.
         let yaml = fs::read_to_string(file).unwrap();
@@ -280,13 +287,15 @@ fn roomy(yaml: &str) -> String {
     }
 }
 
+/// The log line, if it has this message.
+pub fn message(line: &str, message: &str) -> Option<Value> {
+    let value: Value = serde_json::from_str(line).ok()?;
+    (value.get("message")?.as_str()? == message).then_some(value)
+}
+
 /// The listener's name and bound address, of a log line that says so.
 fn listening(line: &str) -> Option<(String, SocketAddr)> {
-    let value: Value = serde_json::from_str(line).ok()?;
-    let fields = value.get("fields").unwrap_or(&value);
-    if fields.get("message")?.as_str()? != "listening" {
-        return None;
-    }
+    let fields = message(line, "listening")?;
     let name = fields.get("listener")?.as_str()?.to_owned();
     let address = fields.get("address")?.as_str()?.parse().ok()?;
     Some((name, address))

@@ -121,7 +121,7 @@ pub fn read_answer(stream: &mut impl Read) -> io::Result<Answer> {
                 break;
             }
         }
-    } else if answer.status != 204 && answer.status != 304 {
+    } else if answer.status >= 200 && !matches!(answer.status, 204 | 304) {
         stream.read_to_end(&mut answer.body)?;
     }
     Ok(answer)

@@ -1,0 +1,816 @@
+//! What the frames of a connection amount to: streams and windows, who is waited for and until when,
+//! and how much the client has bent the protocol. Follows both directions from outside of the h2
+//! crate, which serves the frames; acting on what is found is left to [`super`].
+//!
+//! No allocation a frame, no clock, nothing that grows with what a client sends.
+
+use super::{
+    account::{Account, Terms, nanos},
+    frame::{self, Event, Frames, Head},
+    streams::{NEVER, Side, Stream, Streams},
+};
+use crate::config::model::{ClientTimeouts, Http2Limits};
+use std::{collections::VecDeque, time::Duration};
+use verdict::{
+    Nanos,
+    abuse::{Offence, Score, Tolerance},
+};
+
+/// Windows before anybody says otherwise (RFC 9113, section 6.9.2).
+const INITIAL_WINDOW: i64 = 65_535;
+const LARGEST_WINDOW: u32 = 0x7fff_ffff;
+const SETTINGS_INITIAL_WINDOW_SIZE: u16 = 4;
+/// `WINDOW_UPDATE` frames that are nobody's business: at the beginning, for each stream (a client may
+/// widen it at once) and for each frame sent (stream and connection, and one to spare).
+const UPDATES_AT_FIRST: u32 = 16;
+const UPDATES_A_STREAM: u32 = 4;
+const UPDATES_A_FRAME: u32 = 3;
+/// The most of them that are saved up.
+const UPDATES_SAVED: u32 = 4096;
+/// A part of a header block below this could have been larger.
+const SMALL_FRAGMENT: u32 = 4096;
+/// An answer's frame below this was cut by the client's window, or is of little weight.
+const CRUMB: u32 = 128;
+
+const NO_ERROR: u32 = 0;
+const INTERNAL_ERROR: u32 = 2;
+const STREAM_CLOSED: u32 = 5;
+const REFUSED_STREAM: u32 = 7;
+const CANCEL: u32 = 8;
+const ENHANCE_YOUR_CALM: u32 = 11;
+
+/// What holds for a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// From the start to the first request, and from a frame's first byte to its last.
+    headers: u64,
+    /// Without a stream; without a byte, once a request has taken `request`.
+    idle: u64,
+    request: u64,
+    stream_idle: u64,
+    body: Terms,
+    answer: Terms,
+    body_rate: u64,
+    streams: u32,
+    header_bytes: u32,
+    abuse: Option<Tolerance>,
+}
+
+impl Limits {
+    #[must_use]
+    pub fn new(http2: &Http2Limits, timeouts: &ClientTimeouts) -> Self {
+        Self {
+            headers: nanos(timeouts.headers),
+            idle: nanos(timeouts.idle),
+            request: nanos(timeouts.request),
+            stream_idle: nanos(timeouts.stream_idle),
+            body: Terms::new(timeouts.body_minimum_rate, timeouts.headers),
+            answer: Terms::new(timeouts.response_minimum_rate, timeouts.idle),
+            body_rate: timeouts.body_minimum_rate,
+            streams: http2.streams.get(),
+            header_bytes: http2.header_bytes,
+            abuse: http2.abuse.as_ref().map(|abuse| {
+                let recovery = abuse.recovery;
+                Tolerance::new(abuse.points, recovery.amount, recovery.period)
+            }),
+        }
+    }
+}
+
+/// Why a connection is too late.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Late {
+    /// No request began.
+    Silent,
+    /// A frame or a header block did not end.
+    Unfinished,
+    /// Nothing was asked for any more.
+    Idle,
+    /// The connection's window was kept shut on answers.
+    Reader,
+}
+
+/// Why a stream is too late.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slow {
+    /// The request's body was due.
+    Body,
+    /// The answer could not be sent.
+    Reader,
+    /// Nothing moved for too long.
+    Stuck,
+}
+
+/// Time in which the client is waited for: it stands still while nobody reads, or the connection's
+/// window leaves the client nothing to send.
+#[derive(Debug, Default)]
+struct Waiting {
+    before: u64,
+    since: Option<Nanos>,
+}
+
+impl Waiting {
+    fn at(&self, now: Nanos) -> Nanos {
+        let running = self.since.map_or(0, |since| now.0.saturating_sub(since.0));
+        Nanos(self.before.saturating_add(running))
+    }
+
+    fn stop(&mut self, now: Nanos) {
+        self.before = self.at(now).0;
+        self.since = None;
+    }
+
+    /// When this clock will show `time`; the end of time while it stands still before that.
+    fn when(&self, time: Nanos) -> Nanos {
+        match (time.0.saturating_sub(self.before), self.since) {
+            (0, _) => Nanos(0),
+            (left, Some(since)) => after(since, left),
+            (_, None) => NEVER,
+        }
+    }
+}
+
+/// Follows one connection; `H` is what ends a stream.
+#[derive(Debug)]
+#[allow(clippy::struct_excessive_bools)] // each is a fact of its own
+pub struct Ledger<H> {
+    limits: Limits,
+    started: Nanos,
+    inbound: Frames,
+    outbound: Frames,
+    streams: Streams<H>,
+    /// Streams whose head is complete, in the order in which the h2 crate will hand them out.
+    unaccepted: VecDeque<u32>,
+    /// Requests that were never handed out.
+    unseen: u32,
+    newest: u32,
+    /// A request has begun.
+    begun: bool,
+    idle_since: Nanos,
+    /// What we may send, and the client, on all streams together.
+    send_window: i64,
+    receive_window: i64,
+    initial_send_window: i64,
+    initial_receive_window: i64,
+    /// Bytes of the header block that has not ended yet.
+    block: Option<u32>,
+    fragment: u32,
+    /// The stream that the header block opens.
+    opening: Option<u32>,
+    /// A frame or header block that is waited for.
+    unfinished: Option<Account>,
+    /// Nothing could be read the last time.
+    starving: bool,
+    waiting: Waiting,
+    body: Side,
+    answer: Side,
+    answering: u32,
+    /// The connection's window is shut on answers.
+    shut: Side,
+    drain: Account,
+    /// No stream is stuck before this.
+    next_stuck: Nanos,
+    score: Option<Score>,
+    abuse: Option<&'static str>,
+    configured: bool,
+    acknowledgements: u32,
+    pings: u32,
+    spoke: bool,
+    updates: u32,
+    farewell: Option<u32>,
+}
+
+impl<H> Ledger<H> {
+    #[must_use]
+    pub fn new(limits: Limits, now: Nanos) -> Self {
+        Self {
+            limits,
+            started: now,
+            inbound: Frames::after(frame::PREFACE),
+            outbound: Frames::after(0),
+            streams: Streams::new(limits.streams),
+            unaccepted: VecDeque::new(),
+            unseen: 0,
+            newest: 0,
+            begun: false,
+            idle_since: now,
+            send_window: INITIAL_WINDOW,
+            receive_window: INITIAL_WINDOW,
+            initial_send_window: INITIAL_WINDOW,
+            initial_receive_window: INITIAL_WINDOW,
+            block: None,
+            fragment: 0,
+            opening: None,
+            unfinished: None,
+            starving: false,
+            waiting: Waiting::default(),
+            body: Side::new(limits.body),
+            answer: Side::new(limits.answer),
+            answering: 0,
+            shut: Side::new(limits.answer),
+            drain: Account::new(limits.answer),
+            next_stuck: NEVER,
+            score: limits.abuse.map(|tolerance| Score::new(tolerance, now)),
+            abuse: None,
+            configured: false,
+            acknowledgements: 0,
+            pings: 0,
+            spoke: false,
+            updates: UPDATES_AT_FIRST,
+            farewell: None,
+        }
+    }
+
+    /// The kind of abuse that was too much: the connection is to end.
+    #[must_use]
+    pub fn abuse(&self) -> Option<&'static str> {
+        self.abuse
+    }
+
+    /// The h2 crate has ended the connection for the client's sake (GOAWAY): whether the client was
+    /// too busy, rather than wrong.
+    #[must_use]
+    pub fn is_condemned(&self) -> Option<bool> {
+        match self.farewell? {
+            NO_ERROR | INTERNAL_ERROR => None,
+            code => Some(code == ENHANCE_YOUR_CALM),
+        }
+    }
+
+    fn offend(&mut self, offence: Offence, now: Nanos) {
+        if let Some(score) = &mut self.score
+            && score.add(offence, now)
+        {
+            self.abuse.get_or_insert(offence.kind());
+        }
+    }
+
+    /// The client has sent these bytes.
+    pub fn received(&mut self, mut bytes: &[u8], now: Nanos) {
+        if bytes.is_empty() {
+            return;
+        }
+        self.starving = false;
+        self.waiting.stop(now);
+        if let Some(account) = &mut self.unfinished {
+            account.stop(now);
+        }
+        while let Some(event) = self.inbound.next(&mut bytes) {
+            match event {
+                Event::Begins(head) => self.client_begins(head, now),
+                Event::Payload(head, bytes) => {
+                    if head.kind == frame::DATA
+                        && let Some(stream) = self.streams.find(head.stream)
+                    {
+                        let at = self.waiting.at(now);
+                        self.body.moved(&mut stream.body, bytes, at);
+                    }
+                }
+                Event::Setting(SETTINGS_INITIAL_WINDOW_SIZE, size) if size <= LARGEST_WINDOW => {
+                    let change = i64::from(size).saturating_sub(self.initial_send_window);
+                    self.initial_send_window = i64::from(size);
+                    for stream in self.streams.iter_mut() {
+                        stream.send_window = stream.send_window.saturating_add(change);
+                        let shut = stream.is_shut();
+                        self.answer.judge(&mut stream.answer, shut, now);
+                    }
+                }
+                Event::Setting(..) => {}
+                Event::Ends(head, first) => self.client_ends(head, first, now),
+            }
+        }
+    }
+
+    fn client_begins(&mut self, head: Head, now: Nanos) {
+        match head.kind {
+            frame::DATA => self.client_data(head, now),
+            frame::HEADERS => self.client_headers(head, now),
+            frame::CONTINUATION => {
+                let Some(before) = self.block else { return };
+                let bytes = before.saturating_add(head.length);
+                self.block = Some(bytes);
+                let offence = if head.length == 0 && !head.has(frame::END_HEADERS) {
+                    Offence::EmptyFrame
+                } else if bytes > self.limits.header_bytes {
+                    Offence::HeaderBytes
+                } else if self.fragment < SMALL_FRAGMENT {
+                    Offence::SmallContinuation
+                } else {
+                    Offence::Continuation
+                };
+                self.fragment = head.length;
+                self.offend(offence, now);
+            }
+            frame::SETTINGS if head.has(frame::ACK) => match self.acknowledgements.checked_sub(1) {
+                Some(left) => self.acknowledgements = left,
+                None => self.offend(Offence::Settings, now),
+            },
+            frame::SETTINGS => {
+                if std::mem::replace(&mut self.configured, true) {
+                    self.offend(Offence::Settings, now);
+                }
+            }
+            frame::PING if head.has(frame::ACK) => match self.pings.checked_sub(1) {
+                Some(left) => self.pings = left,
+                None => self.offend(Offence::Ping, now),
+            },
+            frame::PING => {
+                // Clients measure the way with one for each answer they get.
+                if !std::mem::take(&mut self.spoke) {
+                    self.offend(Offence::Ping, now);
+                }
+            }
+            frame::WINDOW_UPDATE => match self.updates.checked_sub(1) {
+                Some(left) => self.updates = left,
+                None => self.offend(Offence::WindowUpdate, now),
+            },
+            frame::PRIORITY | frame::PRIORITY_UPDATE => self.offend(Offence::Priority, now),
+            frame::RST_STREAM => {}
+            _ => self.offend(Offence::UnknownFrame, now),
+        }
+    }
+
+    fn client_data(&mut self, head: Head, now: Nanos) {
+        let length = i64::from(head.length);
+        self.receive_window = self.receive_window.saturating_sub(length);
+        let ends = head.has(frame::END_STREAM);
+        if head.length == 0 && !ends {
+            self.offend(Offence::EmptyFrame, now);
+        }
+        let Some(stream) = self.streams.find(head.stream) else {
+            return;
+        };
+        let wrong = stream.complete;
+        stream.complete |= ends;
+        stream.receive_window = stream.receive_window.saturating_sub(length);
+        if length > 0 {
+            stream.moved = now;
+        }
+        let due = stream.is_due();
+        let closed = stream.is_closed();
+        self.body.judge(&mut stream.body, due, self.waiting.at(now));
+        if wrong {
+            self.offend(Offence::ForcedReset, now);
+        }
+        if closed {
+            self.close(head.stream, now);
+        }
+    }
+
+    fn client_headers(&mut self, head: Head, now: Nanos) {
+        self.fragment = head.length;
+        self.opening = None;
+        self.updates = self
+            .updates
+            .saturating_add(UPDATES_A_STREAM)
+            .min(UPDATES_SAVED);
+        if !head.has(frame::END_HEADERS) {
+            self.block = Some(head.length);
+            if head.length == 0 {
+                self.offend(Offence::EmptyFrame, now);
+            }
+        }
+        if head.length > self.limits.header_bytes {
+            self.offend(Offence::HeaderBytes, now);
+        }
+        let ends = head.has(frame::END_STREAM);
+        if head.stream > self.newest {
+            self.newest = head.stream;
+            self.open(head.stream, ends, now);
+            return;
+        }
+        // Trailers, or a mistake.
+        let Some(stream) = self.streams.find(head.stream) else {
+            return;
+        };
+        let wrong = stream.complete;
+        stream.complete |= ends;
+        let due = stream.is_due();
+        let closed = stream.is_closed();
+        self.body.judge(&mut stream.body, due, self.waiting.at(now));
+        if wrong {
+            self.offend(Offence::ForcedReset, now);
+        }
+        if closed {
+            self.close(head.stream, now);
+        }
+    }
+
+    fn open(&mut self, id: u32, complete: bool, now: Nanos) {
+        let mut stream = Stream {
+            id,
+            complete,
+            answered: false,
+            ended: false,
+            lasting: false,
+            malformed: false,
+            send_window: self.initial_send_window,
+            receive_window: self.initial_receive_window,
+            opened: now,
+            moved: now,
+            body: Account::new(self.limits.body),
+            answer: Account::new(self.limits.answer),
+            handle: None,
+        };
+        let due = stream.is_due();
+        if due {
+            let at = self.waiting.at(now);
+            self.body.judge(&mut stream.body, true, at);
+        }
+        if self.streams.push(stream) {
+            self.opening = Some(id);
+            let soonest = self.limits.request.min(self.limits.stream_idle);
+            self.next_stuck = self.next_stuck.min(after(now, soonest));
+        } else if due {
+            self.body.waiting = self.body.waiting.saturating_sub(1);
+        }
+    }
+
+    fn client_ends(&mut self, head: Head, first: [u8; 8], now: Nanos) {
+        let [a, b, c, d, ..] = first;
+        let number = u32::from_be_bytes([a, b, c, d]);
+        match head.kind {
+            frame::HEADERS | frame::CONTINUATION if head.has(frame::END_HEADERS) => {
+                self.block = None;
+                self.begun = true;
+                if let Some(id) = self.opening.take() {
+                    self.unaccepted.push_back(id);
+                }
+            }
+            frame::RST_STREAM => {
+                let early = self
+                    .close(head.stream, now)
+                    .is_some_and(|stream| !stream.answered);
+                let offence = if early {
+                    Offence::EarlyReset
+                } else {
+                    Offence::LateReset
+                };
+                self.offend(offence, now);
+            }
+            frame::WINDOW_UPDATE => {
+                let more = i64::from(number & LARGEST_WINDOW);
+                if head.stream == 0 {
+                    self.send_window = self.send_window.saturating_add(more);
+                    self.judge_drain(now);
+                } else if let Some(stream) = self.streams.find(head.stream) {
+                    stream.send_window = stream.send_window.saturating_add(more);
+                    let shut = stream.is_shut();
+                    self.answer.judge(&mut stream.answer, shut, now);
+                }
+            }
+            _ => {}
+        }
+        if self.block.is_none() {
+            self.unfinished = None;
+        }
+    }
+
+    /// Nothing can be read. `now` is asked for only when something is waited for.
+    pub fn starves(&mut self, now: impl FnOnce() -> Nanos) {
+        if std::mem::replace(&mut self.starving, true) {
+            return;
+        }
+        let unfinished = !self.inbound.at_boundary() || self.block.is_some();
+        if self.body.waiting == 0 && !unfinished {
+            return;
+        }
+        let now = now();
+        self.wait(now);
+        if unfinished {
+            let allowance = match self.inbound.unfinished() {
+                // The frame is longer than what may be sent in the time for a head.
+                Some((head, left)) if head.kind == frame::DATA => {
+                    let seconds = u64::from(left).checked_div(self.limits.body_rate);
+                    let at_rate = seconds.map_or(self.limits.idle, |seconds| {
+                        nanos(Duration::from_secs(seconds.saturating_add(1)))
+                    });
+                    self.limits.headers.saturating_add(at_rate)
+                }
+                _ => self.limits.headers,
+            };
+            self.unfinished
+                .get_or_insert(Account::of(allowance))
+                .wait(now);
+        }
+    }
+
+    /// Lets the client's time run, if it is the client that is waited for.
+    fn wait(&mut self, now: Nanos) {
+        if self.starving && self.waiting.since.is_none() && self.receive_window > 0 {
+            self.waiting.since = Some(now);
+        }
+    }
+
+    /// We have sent these bytes.
+    pub fn sent(&mut self, mut bytes: &[u8], now: Nanos) {
+        while let Some(event) = self.outbound.next(&mut bytes) {
+            match event {
+                Event::Begins(head) => self.we_begin(head, now),
+                Event::Payload(..) => {}
+                Event::Setting(SETTINGS_INITIAL_WINDOW_SIZE, size) => {
+                    let change = i64::from(size).saturating_sub(self.initial_receive_window);
+                    self.initial_receive_window = i64::from(size);
+                    let at = self.waiting.at(now);
+                    for stream in self.streams.iter_mut() {
+                        stream.receive_window = stream.receive_window.saturating_add(change);
+                        let due = stream.is_due();
+                        self.body.judge(&mut stream.body, due, at);
+                    }
+                }
+                Event::Setting(..) => {}
+                Event::Ends(head, first) => self.we_end(head, first, now),
+            }
+        }
+        if self.body.waiting > 0 {
+            self.wait(now);
+        }
+    }
+
+    fn we_begin(&mut self, head: Head, now: Nanos) {
+        match head.kind {
+            frame::DATA | frame::HEADERS => self.we_answer(head, now),
+            frame::SETTINGS if !head.has(frame::ACK) => {
+                self.acknowledgements = self.acknowledgements.saturating_add(1);
+            }
+            frame::PING if !head.has(frame::ACK) => self.pings = self.pings.saturating_add(1),
+            _ => {}
+        }
+    }
+
+    fn we_answer(&mut self, head: Head, now: Nanos) {
+        self.spoke = true;
+        self.updates = self
+            .updates
+            .saturating_add(UPDATES_A_FRAME)
+            .min(UPDATES_SAVED);
+        let data = head.kind == frame::DATA;
+        let bytes = if data { head.length } else { 0 };
+        self.send_window = self.send_window.saturating_sub(i64::from(bytes));
+        let ends = head.has(frame::END_STREAM);
+        let mut crumb = false;
+        if let Some(stream) = self.streams.find(head.stream) {
+            let before = stream.is_answering();
+            stream.answered = true;
+            stream.ended |= ends;
+            stream.send_window = stream.send_window.saturating_sub(i64::from(bytes));
+            if bytes > 0 {
+                stream.moved = now;
+                self.answer.moved(&mut stream.answer, bytes, now);
+                crumb =
+                    bytes < CRUMB && !ends && (stream.send_window <= 0 || self.send_window <= 0);
+            }
+            let shut = stream.is_shut();
+            self.answer.judge(&mut stream.answer, shut, now);
+            match (before, stream.is_answering()) {
+                (false, true) => self.answering = self.answering.saturating_add(1),
+                (true, false) => self.answering = self.answering.saturating_sub(1),
+                _ => {}
+            }
+            if stream.is_closed() {
+                self.close(head.stream, now);
+            }
+        }
+        if data {
+            // The connection as a whole: the more answers wait, the less each byte is worth.
+            let abreast = self.answering.clamp(1, 8);
+            self.shut.moved(&mut self.drain, bytes / abreast, now);
+        } else if self.is_refused(head.stream) {
+            // Answered by the h2 crate itself (431).
+            self.unseen = self.unseen.saturating_add(1);
+        }
+        self.judge_drain(now);
+        if ends && let Some(score) = &mut self.score {
+            score.served();
+        }
+        if crumb {
+            self.offend(Offence::TinyWindow, now);
+        }
+    }
+
+    fn we_end(&mut self, head: Head, first: [u8; 8], now: Nanos) {
+        let [a, b, c, d, e, f, g, h] = first;
+        match head.kind {
+            frame::RST_STREAM => {
+                let stream = self.close(head.stream, now);
+                // The h2 crate refuses some requests by itself, unseen by anyone else.
+                let unseen = self.is_refused(head.stream);
+                match u32::from_be_bytes([a, b, c, d]) {
+                    NO_ERROR | INTERNAL_ERROR | CANCEL | ENHANCE_YOUR_CALM => {}
+                    REFUSED_STREAM => self.offend(Offence::ExcessStream, now),
+                    STREAM_CLOSED => self.offend(Offence::StrayFrame, now),
+                    _ if unseen => {
+                        self.unseen = self.unseen.saturating_add(1);
+                        self.offend(Offence::Malformed, now);
+                    }
+                    _ => match stream {
+                        Some(stream) if stream.malformed => {}
+                        Some(_) => self.offend(Offence::ForcedReset, now),
+                        None => self.offend(Offence::StrayFrame, now),
+                    },
+                }
+            }
+            frame::GOAWAY => {
+                self.farewell = Some(u32::from_be_bytes([e, f, g, h]));
+            }
+            frame::WINDOW_UPDATE => {
+                let more = i64::from(u32::from_be_bytes([a, b, c, d]) & LARGEST_WINDOW);
+                if head.stream == 0 {
+                    self.receive_window = self.receive_window.saturating_add(more);
+                } else if let Some(stream) = self.streams.find(head.stream) {
+                    stream.receive_window = stream.receive_window.saturating_add(more);
+                    let due = stream.is_due();
+                    self.body.judge(&mut stream.body, due, self.waiting.at(now));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether what we say of a stream refuses it before it was handed out, which it never will be.
+    fn is_refused(&mut self, id: u32) -> bool {
+        if self.unaccepted.is_empty() {
+            return false;
+        }
+        let before = self.unaccepted.len();
+        self.unaccepted.retain(|other| *other != id);
+        self.unaccepted.len() < before
+    }
+
+    /// Requests that the h2 crate has refused by itself since this was asked last.
+    pub fn take_unseen(&mut self) -> u32 {
+        std::mem::take(&mut self.unseen)
+    }
+
+    /// Whether the connection's window keeps answers back.
+    fn judge_drain(&mut self, now: Nanos) {
+        let shut = self.answering > 0 && self.send_window <= 0;
+        self.shut.judge(&mut self.drain, shut, now);
+    }
+
+    /// A stream is gone.
+    fn close(&mut self, id: u32, now: Nanos) -> Option<Stream<H>> {
+        let mut stream = self.streams.remove(id)?;
+        self.body
+            .judge(&mut stream.body, false, self.waiting.at(now));
+        self.answer.judge(&mut stream.answer, false, now);
+        if stream.is_answering() {
+            self.answering = self.answering.saturating_sub(1);
+            self.judge_drain(now);
+        }
+        if self.streams.is_empty() {
+            self.idle_since = now;
+        }
+        Some(stream)
+    }
+
+    /// The h2 crate has handed out its next request: its stream, as far as it is known.
+    pub fn handed_out(&mut self) -> Option<u32> {
+        self.unaccepted.pop_front()
+    }
+
+    /// Whether this stream is open still.
+    #[must_use]
+    pub fn is_open(&mut self, id: u32) -> bool {
+        self.streams.find(id).is_some()
+    }
+
+    /// A stream is served: by what `handle` ends.
+    pub fn served_by(&mut self, id: u32, handle: H, lasting: bool, now: Nanos) {
+        let at = self.waiting.at(now);
+        if let Some(stream) = self.streams.find(id) {
+            let before = stream.is_answering();
+            stream.handle = Some(handle);
+            stream.lasting = lasting;
+            let (due, shut) = (stream.is_due(), stream.is_shut());
+            self.body.judge(&mut stream.body, due, at);
+            self.answer.judge(&mut stream.answer, shut, now);
+            if before && !stream.is_answering() {
+                self.answering = self.answering.saturating_sub(1);
+                self.judge_drain(now);
+            }
+        }
+    }
+
+    /// The next request was handed out, and refused for what it asks.
+    pub fn malformed(&mut self, now: Nanos) {
+        let id = self.unaccepted.pop_front();
+        if let Some(stream) = id.and_then(|id| self.streams.find(id)) {
+            stream.malformed = true;
+        }
+        self.offend(Offence::Malformed, now);
+    }
+
+    /// The h2 crate has no request to hand out.
+    pub fn all_accepted(&mut self) {
+        // What was handed over to it is read: requests that it refused by itself are no more.
+        if self.starving && !self.unaccepted.is_empty() {
+            self.unaccepted = VecDeque::new();
+        }
+    }
+
+    /// When to ask [`Self::expire`]; it may be too early.
+    #[must_use]
+    pub fn deadline(&self) -> Nanos {
+        let unfinished = self.unfinished.and_then(|account| account.deadline());
+        let mut deadline = unfinished.unwrap_or(NEVER);
+        if !self.begun {
+            deadline = deadline.min(after(self.started, self.limits.headers));
+        } else if self.streams.is_empty() {
+            deadline = deadline.min(after(self.idle_since, self.limits.idle));
+        }
+        if !self.streams.is_empty() {
+            deadline = deadline.min(self.next_stuck).min(self.answer.next);
+            if let Some(drained) = self.drain.deadline() {
+                deadline = deadline.min(drained);
+            }
+            deadline = deadline.min(self.waiting.when(self.body.next));
+        }
+        deadline
+    }
+
+    /// What is too late by now: streams to be ended, with what ends them (`None` where that is not
+    /// known), or the whole connection.
+    pub fn expire(&mut self, now: Nanos, mut end: impl FnMut(Slow, Option<H>)) -> Option<Late> {
+        let passed = |deadline: Nanos| deadline <= now;
+        let unfinished = self.unfinished.and_then(|account| account.deadline());
+        if !self.begun && passed(after(self.started, self.limits.headers)) {
+            return Some(Late::Silent);
+        }
+        if unfinished.is_some_and(passed) {
+            return Some(Late::Unfinished);
+        }
+        if self.streams.is_empty() {
+            let idle = self.begun && passed(after(self.idle_since, self.limits.idle));
+            return idle.then_some(Late::Idle);
+        }
+        let at = self.waiting.at(now);
+        if passed(self.next_stuck) || passed(self.answer.next) || self.body.next <= at {
+            self.next_stuck = NEVER;
+            self.answer.next = NEVER;
+            self.body.next = NEVER;
+            while let Some((id, slow)) = self.late(now, at) {
+                let stream = self.close(id, now);
+                if slow == Slow::Reader {
+                    // What it held of the connection's window may come free.
+                    self.drain = Account::new(self.limits.answer);
+                    self.shut.waiting = 0;
+                    self.judge_drain(now);
+                }
+                end(slow, stream.and_then(|stream| stream.handle));
+            }
+        }
+        let drained = self.drain.deadline();
+        drained.is_some_and(passed).then_some(Late::Reader)
+    }
+
+    /// The first stream that is too late. Having found none, all next deadlines are known.
+    fn late(&mut self, now: Nanos, at: Nanos) -> Option<(u32, Slow)> {
+        let limits = self.limits;
+        for stream in self.streams.iter_mut() {
+            let stuck = if stream.lasting {
+                after(stream.moved, limits.stream_idle)
+            } else {
+                after(stream.opened, limits.request).max(after(stream.moved, limits.idle))
+            };
+            if stuck <= now {
+                return Some((stream.id, Slow::Stuck));
+            }
+            self.next_stuck = self.next_stuck.min(stuck);
+            if self.body.is_late(&mut stream.body, at) {
+                return Some((stream.id, Slow::Body));
+            }
+            if self.answer.is_late(&mut stream.answer, now) {
+                return Some((stream.id, Slow::Reader));
+            }
+        }
+        None
+    }
+}
+
+fn after(time: Nanos, nanos: u64) -> Nanos {
+    Nanos(time.0.saturating_add(nanos))
+}
+
+impl<H> Ledger<H> {
+    /// Counts that are kept as frames pass are what counting now would give.
+    ///
+    /// # Panics
+    /// When they are not.
+    pub fn check(&mut self) {
+        let (mut body, mut answer, mut answering) = (0, 0, 0);
+        for stream in self.streams.iter_mut() {
+            assert_eq!(stream.body.waits(), stream.is_due(), "a body's clock");
+            assert_eq!(stream.answer.waits(), stream.is_shut(), "an answer's clock");
+            body += u32::from(stream.is_due());
+            answer += u32::from(stream.is_shut());
+            answering += u32::from(stream.is_answering());
+        }
+        assert_eq!(
+            (body, answer, answering),
+            (self.body.waiting, self.answer.waiting, self.answering)
+        );
+        let shut = answering > 0 && self.send_window <= 0;
+        assert_eq!(self.drain.waits(), shut, "the connection's clock");
+    }
+}

@@ -1,0 +1,117 @@
+//! The new process: takes what the old one hands over, and tells it when to leave.
+
+use super::{Hello, LONGEST, PREPARED, READY, VARIABLE, VERSION, wire::Wire};
+use crate::{bans::Carried, listener::inherited::Group};
+use rustix::net::sockopt::socket_acceptconn;
+use std::{
+    env, fs, io,
+    net::{SocketAddr, TcpListener},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::{net::UnixStream, process::parent_id},
+    },
+    time::Duration,
+};
+
+/// Bans that are taken over at the most, memories included.
+const MOST_BANS: usize = 400_000;
+
+/// The process that this one takes over from.
+#[derive(Debug)]
+pub struct Predecessor {
+    wire: Wire,
+    pub pid: u32,
+}
+
+/// What it had open.
+#[derive(Debug, Default)]
+pub struct Sockets {
+    pub listeners: Vec<Group>,
+    /// The admin listener, and its address as configured.
+    pub admin: Option<(SocketAddr, TcpListener)>,
+}
+
+impl Predecessor {
+    /// The process that started this one to take over, if that is how it was started, and its
+    /// sockets. Standard input is `/dev/null` afterwards.
+    ///
+    /// # Errors
+    /// When the environment says so, and nobody hands over.
+    pub fn find() -> io::Result<Option<(Self, Sockets)>> {
+        match env::var(VARIABLE) {
+            Err(env::VarError::NotPresent) => return Ok(None),
+            Ok(value) if value == "stdin" => {}
+            _ => {
+                return Err(io::Error::other(format!(
+                    "{VARIABLE} is not for people: unset it"
+                )));
+            }
+        }
+        let stream = io::stdin().as_fd().try_clone_to_owned()?;
+        // What this process starts later must not find the conversation there.
+        rustix::stdio::dup2_stdin(fs::File::open("/dev/null")?)?;
+        Self::meet(stream, LONGEST).map(Some).map_err(|error| {
+            io::Error::other(format!(
+                "{VARIABLE} is set, and nobody hands over on standard input: {error}"
+            ))
+        })
+    }
+
+    pub(super) fn meet(stream: OwnedFd, limit: Duration) -> io::Result<(Self, Sockets)> {
+        let wire = Wire::new(UnixStream::from(stream), limit)?;
+        let hello: Hello = serde_json::from_slice(&wire.receive()?)?;
+        if hello.version != VERSION {
+            return Err(io::Error::other(format!(
+                "the process before speaks version {} of the hand-over and this one {VERSION}: restart instead",
+                hello.version
+            )));
+        }
+        let counts = hello.listeners.iter().map(|handed| handed.sockets);
+        let listeners = counts.fold(0_usize, usize::saturating_add);
+        let count = listeners.saturating_add(usize::from(hello.admin.is_some()));
+        let mut sockets = Vec::with_capacity(count.min(1024));
+        for descriptor in wire.receive_descriptors(count)? {
+            if !socket_acceptconn(&descriptor)? {
+                return Err(io::Error::other("a socket that does not listen came over"));
+            }
+            sockets.push(TcpListener::from(descriptor));
+        }
+        let mut sockets = sockets.into_iter();
+        let mut group = |address, count| Group {
+            address,
+            sockets: sockets.by_ref().take(count).collect(),
+        };
+        let listeners = hello.listeners.iter();
+        let listeners = listeners
+            .map(|handed| group(handed.address, handed.sockets))
+            .collect();
+        let admin = hello.admin.zip(sockets.next());
+        let pid = parent_id();
+        Ok((Self { wire, pid }, Sockets { listeners, admin }))
+    }
+
+    /// Tells that all that can go wrong has gone right, and takes the bans.
+    ///
+    /// # Errors
+    /// When the old process has gone, given up, or speaks nonsense.
+    pub fn prepared(&self) -> io::Result<Vec<Carried>> {
+        self.wire.send(PREPARED)?;
+        let mut all = Vec::new();
+        loop {
+            let bans: Vec<Carried> = serde_json::from_slice(&self.wire.receive()?)?;
+            if bans.is_empty() {
+                return Ok(all);
+            }
+            let room = MOST_BANS.saturating_sub(all.len());
+            all.extend(bans.into_iter().take(room));
+        }
+    }
+
+    /// Tells that this process serves: the old one leaves.
+    ///
+    /// # Errors
+    /// When the old process is gone already.
+    pub fn ready(self) -> io::Result<()> {
+        self.wire.send(READY)
+    }
+}

@@ -1,0 +1,326 @@
+//! From a configuration to a process that serves: everything that can fail comes before the first
+//! connection can be lost.
+
+use super::{
+    Running,
+    handover::{Predecessor, take::Sockets},
+    open_files,
+    program::Program,
+    reload::Reloader,
+    sources::{self, Sources},
+    systemd::{self, Supervisor},
+    vital::Vital,
+    worker::Workers,
+};
+use crate::{
+    admin::{self, AdminState, Readiness},
+    bans::Bans,
+    clock,
+    config::{Config, watch},
+    edge::{Edge, Held},
+    generation::Generation,
+    listener::{Listeners, Shared, budget::Budget, inherited::Inherited},
+    record::{Recorder, metrics::Metrics},
+};
+use arc_swap::ArcSwap;
+use std::{
+    io, net::SocketAddr, net::TcpListener, num::NonZeroUsize, path::Path, sync::Arc, time::Duration,
+};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, watch as channel},
+    time::{Interval, MissedTickBehavior, timeout},
+};
+use tracing::{info, warn};
+
+/// How long the start waits for names to be resolved, so that the first request finds an endpoint.
+const RESOLVING: Duration = Duration::from_secs(2);
+/// The name of the task that serves `/metrics` and the rest.
+const ADMIN: &str = "the admin listener";
+/// Of the time that the watchdog allows, how much passes between two signs of life.
+const SIGNS_OF_LIFE: u32 = 3;
+
+/// How this process came to be, and what it was given.
+#[derive(Debug)]
+pub struct Origin {
+    program: Program,
+    predecessor: Option<Predecessor>,
+    sockets: Sockets,
+}
+
+impl Origin {
+    /// To be called once and first of all, while the process has a single thread.
+    ///
+    /// # Errors
+    /// When another process was to hand over and did not.
+    pub fn find() -> io::Result<Self> {
+        let program = Program::here()?;
+        let (predecessor, sockets) = match Predecessor::find()? {
+            Some((predecessor, sockets)) => (Some(predecessor), sockets),
+            None => (
+                None,
+                Sockets {
+                    listeners: systemd::activated(),
+                    admin: None,
+                },
+            ),
+        };
+        Ok(Self {
+            program,
+            predecessor,
+            sockets,
+        })
+    }
+}
+
+/// Starts everything. The receiver tells of changed files.
+pub async fn start(
+    path: &Path,
+    config: Config,
+    workers: NonZeroUsize,
+    origin: Origin,
+) -> io::Result<(Running, mpsc::Receiver<()>)> {
+    let Origin {
+        program,
+        predecessor,
+        sockets,
+    } = origin;
+    warn_of(&config);
+    open_files::provide(&config);
+    let supervisor = Supervisor::from_environment();
+    let control = Handle::current();
+    let edge = Arc::new(build(config, &control)?);
+    let generation = edge.generation.load_full();
+    start_tasks(&generation, &control);
+    let metrics = edge.recorder.metrics();
+    metrics.read_from(Box::new(Sources::new(Arc::clone(&edge))));
+    metrics.reload(true, clock::unix_seconds());
+
+    let (readiness, ready) = channel::channel(Readiness::Starting);
+    let (stop, stopping) = channel::channel(false);
+    let (close, closing) = channel::channel(false);
+    let config = &generation.config;
+    let mut inherited = Inherited::new(sockets.listeners);
+    let mut vital = Vital::default();
+    #[cfg(test)]
+    super::tests::doom(&mut vital);
+    let takes_over = predecessor.is_some();
+    let admin = admin_listener(config, sockets.admin, &mut inherited, takes_over).await?;
+    let held = admin.as_ref().map(duplicate).transpose()?;
+    let serve = admin.map(|(_, socket)| admin_task(&edge, socket, ready, closing));
+    let mut serve = serve.transpose()?;
+    if !takes_over && let Some(serve) = serve.take() {
+        // From the beginning, so that a slow start can be seen. Where another process still serves,
+        // its answers are the true ones.
+        vital.spawn(ADMIN, serve);
+    }
+    // A name that does not resolve must not keep the rest from being served.
+    let _ = timeout(RESOLVING, generation.upstreams.resolved()).await;
+    let (watcher, changed) = watch::watch(config.files.clone())?;
+
+    let predecessor = match predecessor {
+        Some(predecessor) => Some(take_bans(predecessor, &edge.bans).await?),
+        None => None,
+    };
+    let (listeners, sockets) = Listeners::bind_with(config, workers.get(), &mut inherited)?;
+    leave_out(&inherited, takes_over);
+    let beat = supervisor.watchdog().map(|within| within / SIGNS_OF_LIFE);
+    let mut running = Workers::new(beat);
+    running.start(sockets, &shared(&edge, stopping.clone()), &edge, &stopping)?;
+    readiness.send_replace(Readiness::Ready);
+    if let Some(serve) = serve {
+        vital.spawn(ADMIN, serve);
+    }
+    info!(
+        workers = workers.get(),
+        pid = std::process::id(),
+        version = env!("CARGO_PKG_VERSION"),
+        "serving"
+    );
+    if let Some(predecessor) = predecessor {
+        metrics.upgrade(true);
+        dismiss(predecessor);
+    }
+    let status = format!(
+        "serving {} listeners with {workers} workers",
+        config.listeners.len()
+    );
+    supervisor.ready(&status);
+    drop(generation);
+    let reloader = Reloader::new(path, &edge, listeners, watcher, control);
+    let running = Running {
+        edge,
+        reloader,
+        workers: running,
+        vital,
+        supervisor,
+        status,
+        readiness,
+        stop,
+        close,
+        admin: held,
+        program,
+        upgrade: None,
+        beat: beat.map(interval),
+    };
+    Ok((running, changed))
+}
+
+fn interval(every: Duration) -> Interval {
+    let mut interval = tokio::time::interval(every);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
+/// What all workers share.
+fn shared(edge: &Arc<Edge>, draining: channel::Receiver<bool>) -> Arc<Shared> {
+    Arc::new(Shared {
+        config: Arc::clone(&edge.config),
+        bans: Arc::clone(&edge.bans),
+        metrics: Arc::clone(edge.recorder.metrics()),
+        gate: Arc::new(sources::Lists(Arc::clone(edge))),
+        budget: Arc::new(Budget::default()),
+        conduct: Arc::clone(&edge.conduct),
+        draining,
+    })
+}
+
+fn build(config: Config, control: &Handle) -> io::Result<Edge> {
+    let metrics = Arc::new(Metrics::new());
+    let recorder = Arc::new(Recorder::start(&config.access_log, metrics)?);
+    let generation =
+        Generation::build(config, None, &recorder, control).map_err(io::Error::other)?;
+    let config = Arc::clone(&generation.config);
+    let bans = Arc::new(Bans::default());
+    protect(&bans, &config);
+    Ok(Edge {
+        generation: ArcSwap::from_pointee(generation),
+        config: Arc::new(ArcSwap::new(config)),
+        bans,
+        recorder,
+        conduct: Arc::default(),
+        held: Held::default(),
+    })
+}
+
+/// Neither trusted proxies nor allow-listed networks can be banned.
+pub fn protect(bans: &Bans, config: &Config) {
+    let allowed = config
+        .policy
+        .lists
+        .iter()
+        .filter(|list| list.then == Some(verdict::decision::Action::Allow))
+        .flat_map(|list| &list.networks);
+    let trusted = config.clients.trusted_proxies.iter();
+    let protected: Vec<_> = trusted.chain(allowed).copied().collect();
+    bans.configure(&protected, config.clients.prefix, clock::now());
+}
+
+pub fn start_tasks(generation: &Generation, control: &Handle) {
+    generation.identifier.spawn_tasks(control);
+    generation.upstreams.spawn_tasks(control);
+}
+
+pub fn warn_of(config: &Config) {
+    for warning in &config.warnings {
+        warn!("{warning}");
+    }
+}
+
+/// Tells the process before that nothing can go wrong any more, and takes its bans.
+async fn take_bans(predecessor: Predecessor, bans: &Arc<Bans>) -> io::Result<Predecessor> {
+    let bans = Arc::clone(bans);
+    // It may keep this process waiting.
+    let taking = tokio::task::spawn_blocking(move || {
+        let carried = predecessor.prepared()?;
+        let taken = bans.take_over(&carried, clock::now());
+        info!(bans = taken, "bans go on");
+        Ok(predecessor)
+    });
+    taking.await.map_err(io::Error::other)?
+}
+
+/// Tells the process before that it may leave.
+fn dismiss(predecessor: Predecessor) {
+    let pid = predecessor.pid;
+    match predecessor.ready() {
+        Ok(()) => info!(from = pid, "taken over"),
+        Err(error) => {
+            warn!(from = pid, %error, "the process before is gone: this one serves all the same");
+        }
+    }
+}
+
+/// The same listener once more, with its address.
+pub fn duplicate(
+    (address, socket): &(SocketAddr, TcpListener),
+) -> io::Result<(SocketAddr, TcpListener)> {
+    Ok((*address, socket.try_clone()?))
+}
+
+/// The admin listener's socket: one that was handed over or passed, if it is for the configured
+/// address, or a new one.
+async fn admin_listener(
+    config: &Config,
+    handed: Option<(SocketAddr, TcpListener)>,
+    passed: &mut Inherited,
+    handed_over: bool,
+) -> io::Result<Option<(SocketAddr, TcpListener)>> {
+    let Some(configured) = config.admin.as_ref().map(|admin| admin.address) else {
+        return Ok(None);
+    };
+    let mut found = handed.filter(|(address, _)| *address == configured);
+    if !handed_over {
+        // Only what systemd passed is known by its true address.
+        let passed = passed.take(configured).pop();
+        found = found.or(passed.map(|socket| (configured, socket)));
+    }
+    let explain =
+        |error: io::Error| io::Error::new(error.kind(), format!("admin {configured}: {error}"));
+    let socket = if let Some((_, socket)) = found {
+        socket
+    } else {
+        let bound = tokio::net::TcpListener::bind(configured).await;
+        bound
+            .and_then(tokio::net::TcpListener::into_std)
+            .map_err(explain)?
+    };
+    socket.set_nonblocking(true)?;
+    info!(listener = "admin", address = %socket.local_addr()?, "listening");
+    Ok(Some((configured, socket)))
+}
+
+fn admin_task(
+    edge: &Arc<Edge>,
+    socket: TcpListener,
+    readiness: channel::Receiver<Readiness>,
+    stopping: channel::Receiver<bool>,
+) -> io::Result<impl Future<Output = ()> + Send + 'static> {
+    let current = Arc::clone(&edge.config);
+    let generation = Arc::clone(edge);
+    let state = AdminState {
+        config: Box::new(move || current.load_full()),
+        bans: Arc::clone(&edge.bans),
+        metrics: Arc::clone(edge.recorder.metrics()),
+        readiness,
+        upstreams: Box::new(move || sources::upstreams(&generation.generation.load())),
+    };
+    let listener = tokio::net::TcpListener::from_std(socket)?;
+    Ok(admin::serve(listener, state, stopping))
+}
+
+/// Says which sockets nobody wants; they are closed.
+fn leave_out(inherited: &Inherited, handed_over: bool) {
+    for address in inherited.addresses() {
+        if handed_over {
+            info!(%address, "the new configuration does not listen here any more");
+        } else {
+            warn!(
+                %address,
+                "a socket for this address was passed at the start (LISTEN_FDS), and no listener of \
+                 the configuration has this address: nobody will answer there; give one of them \
+                 exactly this address, or take it out of the socket unit"
+            );
+        }
+    }
+}
