@@ -27,6 +27,7 @@ mod http1;
 pub(crate) mod http2;
 pub mod inherited;
 pub(crate) mod log_limit;
+mod pages;
 mod proxy_protocol;
 mod queue;
 mod redirect;

@@ -47,18 +47,9 @@ enum Command {
     Bans(BansCommand),
 }
 
-/// Keeps to small pages of memory. Where an allocator asks for huge ones, a buffer of 16 KiB of which a
-/// few hundred bytes are used takes 16 KiB of memory instead of 4: an idle HTTP/2 connection is made of
-/// such buffers.
-fn small_pages() {
-    // Where that can't be had, it is as it was.
-    let _ = rustix::thread::disable_transparent_huge_pages(true);
-}
-
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run { config, workers } => {
-            small_pages();
             logs::start();
             server::run(&config, workers)
         }

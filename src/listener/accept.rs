@@ -9,6 +9,7 @@ use super::{
     handshake::{self, Failure, Secured, Terms},
     http1, http2,
     log_limit::LogLimit,
+    pages,
     proxy_protocol::{self, Proxied},
     queue::{Next, Queue, Waiting},
     redirect, socket,
@@ -171,6 +172,7 @@ where
         // Whatever the system has against it: it is gone then.
         let Ok(tcp) = waiting.admit() else { return };
         self.shared.metrics.connection_opened(&self.endpoint.name);
+        pages::follow(self.shared.budget.open());
         let alive = Arc::new(Alive {
             endpoint: Arc::clone(&self.endpoint),
             shared: Arc::clone(&self.shared),
