@@ -178,7 +178,9 @@ where
             worker: self.worker.clone(),
         });
         let settings = self.endpoint.settings.load_full();
-        tokio::spawn(serve(tcp, from, settings, alive, Arc::clone(&self.proxy)));
+        let trusted = Arc::clone(&self.trusting.proxies);
+        let proxy = Arc::clone(&self.proxy);
+        tokio::spawn(serve(tcp, from, (settings, trusted), alive, proxy));
     }
 
     /// A place for a connection from this address, or why there is none. What costs least comes first.
@@ -260,13 +262,16 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 /// A configuration and what is made of it once, not for each connection.
 struct Trusting {
     config: Arc<Config>,
-    proxies: TrustedProxies,
+    proxies: Arc<TrustedProxies>,
 }
 
 impl Trusting {
     fn of(config: Arc<Config>) -> Self {
         let proxies = TrustedProxies::new(&config.clients.trusted_proxies);
-        Self { config, proxies }
+        Self {
+            config,
+            proxies: Arc::new(proxies),
+        }
     }
 
     /// Follows a reload.
@@ -344,7 +349,7 @@ fn judge(
 async fn serve<SV>(
     tcp: TcpStream,
     from: SocketAddr,
-    settings: Arc<Settings>,
+    (settings, trusted): (Arc<Settings>, Arc<TrustedProxies>),
     mut alive: Arc<Alive>,
     proxy: Arc<HttpProxy<SV>>,
 ) where
@@ -352,7 +357,7 @@ async fn serve<SV>(
     SV::CTX: Send + Sync,
 {
     // Boxed, so that an idle connection does not carry the room that the handshake needed.
-    let established = Box::pin(establish(tcp, from, settings, &mut alive)).await;
+    let established = Box::pin(establish(tcp, from, (settings, trusted), &mut alive)).await;
     let Some((stream, http2)) = established else {
         return;
     };
@@ -385,7 +390,7 @@ enum Http2 {
 async fn establish(
     mut tcp: TcpStream,
     from: SocketAddr,
-    settings: Arc<Settings>,
+    (settings, trusted): (Arc<Settings>, Arc<TrustedProxies>),
     alive: &mut Arc<Alive>,
 ) -> Option<(Box<ClientStream>, Http2)> {
     let shared = Arc::clone(&alive.shared);
@@ -405,7 +410,10 @@ async fn establish(
                 let config = shared.config.load_full();
                 // The only holder so far: nothing else was begun with it.
                 let place = &mut Arc::get_mut(alive)?.place;
-                if let Err(reason) = judge(ends.0.ip(), &config, &shared, place) {
+                // A trusted proxy behind a balancer is no more a client than one in front of none.
+                if !trusted.contains(ends.0.ip())
+                    && let Err(reason) = judge(ends.0.ip(), &config, &shared, place)
+                {
                     shared.metrics.connection_refused(reason);
                     socket::reset(tcp);
                     return None;

@@ -30,7 +30,10 @@ async fn a_trusted_proxy_names_the_client() {
     ];
     let mut config = config(listeners);
     // As it may be written for a dual-stack socket.
-    config.clients.trusted_proxies = vec!["::ffff:127.0.0.9/128".parse().unwrap()];
+    config.clients.trusted_proxies = vec![
+        "::ffff:127.0.0.9/128".parse().unwrap(),
+        "203.0.113.0/24".parse().unwrap(),
+    ];
     config.connections.per_client = 1.try_into().ok();
     let edge = Edge::start(config, 1).await;
     let balancer: IpAddr = [127, 0, 0, 9].into();
@@ -56,6 +59,14 @@ async fn a_trusted_proxy_names_the_client() {
     assert_eq!(other.get("/who").await.unwrap().body, "192.0.2.8   ");
     let mut listed = proxied("PROXY TCP4 127.0.0.66 198.51.100.1 1 443\r\n").await;
     assert!(listed.rest().await.1, "listed");
+    // A network of proxies behind the balancer brings many, as one in front of none does.
+    let mut edges = Vec::new();
+    for _ in 0..3 {
+        let mut edge = proxied("PROXY TCP4 203.0.113.5 198.51.100.1 1 443\r\n").await;
+        assert_eq!(edge.get("/who").await.unwrap().body, "203.0.113.5   ");
+        edges.push(edge);
+    }
+    drop(edges);
     let mut health_check = proxied("PROXY UNKNOWN\r\n").await;
     assert_eq!(health_check.get("/who").await.unwrap().body, "127.0.0.9   ");
 
