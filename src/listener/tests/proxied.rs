@@ -119,3 +119,35 @@ async fn plain_http_is_sent_to_https() {
     }
     edge.stop().await;
 }
+
+#[tokio::test]
+async fn who_was_redirected_and_does_not_close_was_not_late() {
+    let redirect = Listener {
+        kind: ListenerKind::Redirect,
+        ..plain()
+    };
+    let mut config = config(vec![redirect]);
+    // Less than is waited for the client to close, and long for a request that is there.
+    config.connections.timeouts.headers = std::time::Duration::from_secs(1);
+    let edge = Edge::start(config, 1).await;
+    let mut client = Client::new(connect(edge.addresses[0]).await);
+    client.send("GET /a HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert_eq!(client.answer().await.unwrap().status, 308);
+    while edge.shared.budget.open() > 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let late = || {
+        let reason = "rempart_connections_refused_total{reason=\"timeout\"} ";
+        let metrics = edge.shared.metrics.render();
+        let mut lines = metrics.lines();
+        let count = lines.find_map(|line| line.strip_prefix(reason));
+        count.unwrap_or("0").to_owned()
+    };
+    assert_eq!(late(), "0");
+    // And one that asks for nothing is.
+    let mut silent = Client::new(connect(edge.addresses[0]).await);
+    silent.rest().await;
+    assert_eq!(late(), "1");
+    drop(client);
+    edge.stop().await;
+}
