@@ -103,8 +103,13 @@ fn nonsense_is_refused_by_the_new_one() {
         drop(ours);
         Predecessor::meet(theirs, PATIENCE).unwrap_err().to_string()
     };
-    let version = hello(r#"{"version":99,"listeners":[],"admin":null}"#);
-    assert!(version.contains("version 99"), "{version}");
+    for other in [
+        r#"{"version":99,"listeners":[],"admin":null}"#,
+        r#"{"version":99,"sockets":{"tcp":[]}}"#,
+    ] {
+        let version = hello(other);
+        assert!(version.contains("version 99"), "{version}");
+    }
     let many =
         r#"{"version":1,"listeners":[{"address":"127.0.0.1:1","sockets":99999999}],"admin":null}"#;
     assert_eq!(hello(many), "too many descriptors");
