@@ -25,7 +25,10 @@ use crate::{
     config::{self, Config},
     edge::Edge,
 };
-use handover::{Offer, Upgrade, give::Failure};
+use handover::{
+    Offer, Upgrade,
+    give::{Failure, Successor},
+};
 use program::Program;
 use reload::Reloader;
 use start::{Origin, duplicate, protect, start_tasks, warn_of};
@@ -133,10 +136,9 @@ impl Signals {
 }
 
 /// Why a process leaves.
-#[derive(Clone, Copy, PartialEq, Eq)]
 enum Reason {
     Asked,
-    HandedOver,
+    HandedOver(Successor),
 }
 
 /// What runs.
@@ -184,10 +186,11 @@ impl Running {
                 outcome = outcome(&mut self.upgrade) => {
                     self.upgrade = None;
                     match outcome {
-                        Ok(pid) => {
+                        Ok(successor) => {
+                            let pid = successor.pid;
                             self.supervisor.handed_over(pid);
                             info!(pid, "handed over");
-                            return Ok(Reason::HandedOver);
+                            return Ok(Reason::HandedOver(successor));
                         }
                         Err(failure) => self.stay(&failure),
                     }
@@ -257,21 +260,26 @@ impl Running {
 
     /// Lets connections end well, for as long as the grace lasts or until a signal insists.
     async fn leave(&mut self, reason: Reason, signals: &mut Signals) -> io::Result<()> {
-        let mut handed_over = reason == Reason::HandedOver;
+        // Where nobody has asked for the end so far, the first to do so does not insist: a supervisor
+        // tells every process that it finds.
+        let (mut successor, insistence) = match reason {
+            Reason::Asked => (None, 1),
+            Reason::HandedOver(successor) => (Some(successor), 2),
+        };
         if let Some(mut upgrade) = self.upgrade.take()
-            && let Some(pid) = upgrade.cancel().await
+            && let Some(ready) = upgrade.cancel().await
         {
             info!(
-                pid,
+                pid = ready.pid,
                 "the new process was ready before it could be stopped, and serves"
             );
-            self.supervisor.handed_over(pid);
-            handed_over = true;
+            self.supervisor.handed_over(ready.pid);
+            successor = Some(ready);
         }
         let grace = self.edge.config.load().shutdown.grace;
         info!(grace = grace.as_secs(), "draining");
         self.readiness.send_replace(Readiness::Draining);
-        if handed_over {
+        if successor.is_some() {
             // From now on the new process answers for both.
             self.close.send_replace(true);
         } else {
@@ -285,9 +293,14 @@ impl Running {
                 warn!("connections were still open at the end of the grace period");
                 Ok(())
             }
-            () = insist(signals, reason) => {
+            () = insist(signals, insistence) => {
                 warn!("asked again to end: open connections are cut");
                 Ok(())
+            }
+            how = lost(successor) => {
+                // The sooner this one ends, the sooner whoever watches starts another.
+                self.supervisor.taken_back(&how);
+                Err(io::Error::other(format!("{how}, and nobody accepts connections")))
             }
         };
         // Last: while connections drain, `/readyz` says so and figures can be read.
@@ -296,19 +309,27 @@ impl Running {
     }
 }
 
-/// Waits until a signal asks for the end again. Where none has asked so far, the first is no
-/// insistence: a supervisor tells every process that it finds.
-async fn insist(signals: &mut Signals, reason: Reason) {
-    let times = if reason == Reason::Asked { 1 } else { 2 };
-    for _ in 0..times {
+/// Waits until signals have asked for the end so many times.
+async fn insist(signals: &mut Signals, times: u32) {
+    for left in (0..times).rev() {
         tokio::select! {
             _ = signals.terminate.recv() => {}
             _ = signals.interrupt.recv() => {}
         }
+        if left > 0 {
+            info!("asked to end, which it does already: once more cuts open connections");
+        }
     }
 }
 
-async fn outcome(upgrade: &mut Option<Upgrade>) -> Result<u32, Failure> {
+async fn lost(successor: Option<Successor>) -> String {
+    match successor {
+        Some(successor) => successor.lost().await,
+        None => pending().await,
+    }
+}
+
+async fn outcome(upgrade: &mut Option<Upgrade>) -> Result<Successor, Failure> {
     match upgrade {
         Some(upgrade) => upgrade.ended().await,
         None => pending().await,
