@@ -11,6 +11,7 @@
 
 pub mod handover;
 mod open_files;
+mod parent;
 mod program;
 mod pulse;
 mod reload;
@@ -157,7 +158,9 @@ struct Running {
     close: channel::Sender<bool>,
     /// The admin listener once more, and its address as configured.
     admin: Option<(SocketAddr, TcpListener)>,
-    program: Program,
+    program: io::Result<Program>,
+    /// From another process.
+    took_over: bool,
     upgrade: Option<Upgrade>,
     /// When to tell the watchdog that all is well.
     beat: Option<Interval>,
@@ -226,31 +229,35 @@ impl Running {
             return;
         }
         self.supervisor.reloading("handing over to a new process");
-        let offer = self.offer();
-        match offer.and_then(|offer| Upgrade::begin(&self.program, offer)) {
+        match self.begin() {
             Ok(upgrade) => self.upgrade = Some(upgrade),
             Err(error) => self.stay(&error),
         }
     }
 
-    fn offer(&self) -> io::Result<Offer> {
-        if std::process::id() == 1 {
-            return Err(io::Error::other(
-                "this is process 1, whose end is the end of its container: replace the container",
-            ));
+    fn begin(&self) -> io::Result<Upgrade> {
+        if let Some(objection) = parent::objection(self.took_over) {
+            return Err(io::Error::other(objection));
         }
-        Ok(Offer {
+        let program = self.program.as_ref().map_err(|error| {
+            io::Error::other(format!(
+                "at its start this process could not find out what file it is ({error}): restart it"
+            ))
+        })?;
+        let offer = Offer {
             listeners: self.reloader.listeners().duplicate()?,
             admin: self.admin.as_ref().map(duplicate).transpose()?,
             bans: Arc::clone(&self.edge.bans),
-        })
+        };
+        Upgrade::begin(program, offer)
     }
 
     /// Goes on, since no other process does.
     fn stay(&self, error: &dyn std::fmt::Display) {
-        let program = self.program.path().display();
+        let program = self.program.as_ref().ok();
+        let program = program.map(|program| program.path().display());
         error!(
-            %error, %program,
+            %error, program = program.map(tracing::field::display),
             "the new process did not take over, and this one goes on as before"
         );
         self.edge.recorder.metrics().upgrade(false);

@@ -338,6 +338,30 @@ fn a_replaced_file_is_the_one_that_is_started() {
 }
 
 #[test]
+fn a_working_folder_that_is_gone_is_no_obstacle() {
+    let upstream = Upstream::named("app");
+    let folder = Folder::new();
+    folder.write(
+        "rempart.yaml",
+        &format!("{HEAD}{}", site(upstream.address, "")),
+    );
+    let (file, gone) = (folder.path("rempart.yaml"), folder.path("gone"));
+    fs::create_dir(&gone).unwrap();
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "cd \"$0\" && rmdir \"$0\" && exec \"$@\""])
+        .args([gone.as_path(), Path::new(env!("CARGO_BIN_EXE_rempart"))])
+        .env_remove("REMPART_LOG");
+    let mut edge = Edge::started(folder, &file, &mut command);
+    assert!(!gone.exists());
+    assert_eq!(edge.get("/").status(), 200);
+    edge.signal("QUIT");
+    let _new = Successor::of(&edge, 0);
+    assert!(edge.process().wait(25).success());
+    assert_eq!(edge.get("/").status(), 200);
+}
+
+#[test]
 fn one_at_a_time_and_never_against_the_end() {
     let upstream = Upstream::named("app");
     let (mut edge, program) = of_its_own(&site(upstream.address, ""));
