@@ -171,12 +171,12 @@ where
         // Whatever the system has against it: it is gone then.
         let Ok(tcp) = waiting.admit() else { return };
         self.shared.metrics.connection_opened(&self.endpoint.name);
-        let alive = Arc::new(Alive {
+        let alive = Own(Arc::new(Alive {
             endpoint: Arc::clone(&self.endpoint),
             shared: Arc::clone(&self.shared),
             place,
             worker: self.worker.clone(),
-        });
+        }));
         let settings = self.endpoint.settings.load_full();
         let trusted = Arc::clone(&self.trusting.proxies);
         let proxy = Arc::clone(&self.proxy);
@@ -302,12 +302,21 @@ impl Drop for Alive {
     fn drop(&mut self) {
         let metrics = &self.shared.metrics;
         metrics.connection_closed(&self.endpoint.name);
-        count_panic(metrics);
     }
 }
 
-/// Called while something of a connection is dropped: counts it if a panic drops it. What panicked,
-/// and where, is in the log ([`crate::logs`]).
+/// A connection's own hold on it; its streams have theirs. Each counts the panic that drops it, so
+/// that one of a stream that has outlived its connection counts once.
+struct Own(Arc<Alive>);
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        count_panic(&self.0.shared.metrics);
+    }
+}
+
+/// Called while a task's part in a connection is dropped: counts it if a panic drops it. What
+/// panicked, and where, is in the log ([`crate::logs`]).
 pub(super) fn count_panic(metrics: &Metrics) {
     if std::thread::panicking() {
         metrics.panicked();
@@ -350,27 +359,28 @@ async fn serve<SV>(
     tcp: TcpStream,
     from: SocketAddr,
     (settings, trusted): (Arc<Settings>, Arc<TrustedProxies>),
-    mut alive: Arc<Alive>,
+    mut own: Own,
     proxy: Arc<HttpProxy<SV>>,
 ) where
     SV: ProxyHttp + Send + Sync + 'static,
     SV::CTX: Send + Sync,
 {
     // Boxed, so that an idle connection does not carry the room that the handshake needed.
-    let established = Box::pin(establish(tcp, from, (settings, trusted), &mut alive)).await;
+    let established = Box::pin(establish(tcp, from, (settings, trusted), &mut own.0)).await;
     let Some((stream, http2)) = established else {
         return;
     };
+    let alive = &own.0;
     let shared = &alive.shared;
     match http2 {
         Http2::Agreed => {
-            Box::pin(http2::serve(stream, shared, &proxy, &alive)).await;
+            Box::pin(http2::serve(stream, shared, &proxy, alive)).await;
         }
         Http2::Possible | Http2::No => {
             let possible = http2 == Http2::Possible;
             let http2 = http1::serve(stream, possible, shared, &proxy).await;
             if let Some(stream) = http2 {
-                Box::pin(http2::serve(stream, shared, &proxy, &alive)).await;
+                Box::pin(http2::serve(stream, shared, &proxy, alive)).await;
             }
         }
     }
