@@ -204,8 +204,9 @@ where
             .budget
             .enter(connections.total)
             .map_err(Refusal::name)?;
+        let is_good = || self.shared.conduct.is_good(prefix, now);
         place
-            .claim(prefix, connections, now)
+            .claim(prefix, connections, is_good, now)
             .map_err(Refusal::name)?;
         Ok(place)
     }
@@ -349,8 +350,9 @@ fn judge(
     let prefix = Prefix::of(client, config.clients.prefix);
     let now = clock::now();
     unwelcome(client, prefix, shared, now)?;
+    let is_good = || shared.conduct.is_good(prefix, now);
     place
-        .claim(prefix, &config.connections, now)
+        .claim(prefix, &config.connections, is_good, now)
         .map_err(Refusal::name)
 }
 
