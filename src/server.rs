@@ -291,6 +291,7 @@ impl Running {
             self.close.send_replace(true);
         } else {
             self.supervisor.stopping("draining");
+            self.reloader.listeners().restore();
         }
         self.reloader.listeners().let_go();
         self.stop.send_replace(true);

@@ -104,6 +104,15 @@ pub fn prepare(listener: &TcpListener, silence: Duration) -> io::Result<()> {
     socket.set_tcp_keepalive(&keepalive)
 }
 
+/// Undoes what would surprise another program that accepts on the same socket later: closing ends
+/// connections as it always does.
+///
+/// # Errors
+/// What the system says.
+pub fn restore(listener: &TcpListener) -> io::Result<()> {
+    SockRef::from(listener).set_linger(None)
+}
+
 /// Makes a connection that inherited the reset end as connections do.
 ///
 /// # Errors
@@ -163,6 +172,8 @@ mod tests {
         assert_eq!(interval, Duration::from_secs(10));
         close_gently(&accepted).unwrap();
         assert_eq!(socket.linger().unwrap(), None);
+        restore(&listener).unwrap();
+        assert_eq!(SockRef::from(&listener).linger().unwrap(), None);
     }
 
     #[test]
