@@ -196,16 +196,13 @@ async fn the_end_of_one_that_took_over_is_seen() {
         let successor = upgrade.ended().await.unwrap();
         drop(upgrade);
         let lost = successor.lost();
-        match expected {
-            Some(expected) => {
-                let how = tokio::time::timeout(PATIENCE, lost).await.unwrap();
-                assert!(how.contains(expected), "{how}");
-            }
+        if let Some(expected) = expected {
+            let how = tokio::time::timeout(PATIENCE, lost).await.unwrap();
+            assert!(how.contains(expected), "{how}");
+        } else {
             // As it was asked to: nothing is lost by it.
-            None => {
-                let moment = Duration::from_millis(500);
-                assert!(tokio::time::timeout(moment, lost).await.is_err());
-            }
+            let moment = Duration::from_millis(500);
+            assert!(tokio::time::timeout(moment, lost).await.is_err());
         }
     }
 }
