@@ -284,6 +284,17 @@ impl Listeners {
             .collect()
     }
 
+    /// Leaves the sockets as other programs expect them: whoever opened them for this process may give
+    /// them to another one. Not for sockets that another process accepts on already.
+    pub fn restore(&self) {
+        for endpoint in &self.endpoints {
+            for socket in &*endpoint.held.lock() {
+                // The socket is about to be closed, if it is only this process's.
+                let _ = socket::restore(socket);
+            }
+        }
+    }
+
     /// Leaves the sockets to the workers alone: what these close is closed. To be called before they
     /// are told to leave.
     pub fn let_go(&self) {

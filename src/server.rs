@@ -11,6 +11,7 @@
 
 pub mod handover;
 mod open_files;
+mod parent;
 mod program;
 mod pulse;
 mod reload;
@@ -25,7 +26,10 @@ use crate::{
     config::{self, Config},
     edge::Edge,
 };
-use handover::{Offer, Upgrade, give::Failure};
+use handover::{
+    Offer, Upgrade,
+    give::{Failure, Successor},
+};
 use program::Program;
 use reload::Reloader;
 use start::{Origin, duplicate, protect, start_tasks, warn_of};
@@ -133,10 +137,9 @@ impl Signals {
 }
 
 /// Why a process leaves.
-#[derive(Clone, Copy, PartialEq, Eq)]
 enum Reason {
     Asked,
-    HandedOver,
+    HandedOver(Successor),
 }
 
 /// What runs.
@@ -155,7 +158,9 @@ struct Running {
     close: channel::Sender<bool>,
     /// The admin listener once more, and its address as configured.
     admin: Option<(SocketAddr, TcpListener)>,
-    program: Program,
+    program: io::Result<Program>,
+    /// From another process.
+    took_over: bool,
     upgrade: Option<Upgrade>,
     /// When to tell the watchdog that all is well.
     beat: Option<Interval>,
@@ -184,10 +189,11 @@ impl Running {
                 outcome = outcome(&mut self.upgrade) => {
                     self.upgrade = None;
                     match outcome {
-                        Ok(pid) => {
+                        Ok(successor) => {
+                            let pid = successor.pid;
                             self.supervisor.handed_over(pid);
                             info!(pid, "handed over");
-                            return Ok(Reason::HandedOver);
+                            return Ok(Reason::HandedOver(successor));
                         }
                         Err(failure) => self.stay(&failure),
                     }
@@ -223,31 +229,35 @@ impl Running {
             return;
         }
         self.supervisor.reloading("handing over to a new process");
-        let offer = self.offer();
-        match offer.and_then(|offer| Upgrade::begin(&self.program, offer)) {
+        match self.begin() {
             Ok(upgrade) => self.upgrade = Some(upgrade),
             Err(error) => self.stay(&error),
         }
     }
 
-    fn offer(&self) -> io::Result<Offer> {
-        if std::process::id() == 1 {
-            return Err(io::Error::other(
-                "this is process 1, whose end is the end of its container: replace the container",
-            ));
+    fn begin(&self) -> io::Result<Upgrade> {
+        if let Some(objection) = parent::objection(self.took_over) {
+            return Err(io::Error::other(objection));
         }
-        Ok(Offer {
+        let program = self.program.as_ref().map_err(|error| {
+            io::Error::other(format!(
+                "at its start this process could not find out what file it is ({error}): restart it"
+            ))
+        })?;
+        let offer = Offer {
             listeners: self.reloader.listeners().duplicate()?,
             admin: self.admin.as_ref().map(duplicate).transpose()?,
             bans: Arc::clone(&self.edge.bans),
-        })
+        };
+        Upgrade::begin(program, offer)
     }
 
     /// Goes on, since no other process does.
     fn stay(&self, error: &dyn std::fmt::Display) {
-        let program = self.program.path().display();
+        let program = self.program.as_ref().ok();
+        let program = program.map(|program| program.path().display());
         error!(
-            %error, %program,
+            %error, program = program.map(tracing::field::display),
             "the new process did not take over, and this one goes on as before"
         );
         self.edge.recorder.metrics().upgrade(false);
@@ -257,25 +267,31 @@ impl Running {
 
     /// Lets connections end well, for as long as the grace lasts or until a signal insists.
     async fn leave(&mut self, reason: Reason, signals: &mut Signals) -> io::Result<()> {
-        let mut handed_over = reason == Reason::HandedOver;
+        // Where nobody has asked for the end so far, the first to do so does not insist: a supervisor
+        // tells every process that it finds.
+        let (mut successor, insistence) = match reason {
+            Reason::Asked => (None, 1),
+            Reason::HandedOver(successor) => (Some(successor), 2),
+        };
         if let Some(mut upgrade) = self.upgrade.take()
-            && let Some(pid) = upgrade.cancel().await
+            && let Some(ready) = upgrade.cancel().await
         {
             info!(
-                pid,
+                pid = ready.pid,
                 "the new process was ready before it could be stopped, and serves"
             );
-            self.supervisor.handed_over(pid);
-            handed_over = true;
+            self.supervisor.handed_over(ready.pid);
+            successor = Some(ready);
         }
         let grace = self.edge.config.load().shutdown.grace;
         info!(grace = grace.as_secs(), "draining");
         self.readiness.send_replace(Readiness::Draining);
-        if handed_over {
+        if successor.is_some() {
             // From now on the new process answers for both.
             self.close.send_replace(true);
         } else {
             self.supervisor.stopping("draining");
+            self.reloader.listeners().restore();
         }
         self.reloader.listeners().let_go();
         self.stop.send_replace(true);
@@ -285,9 +301,14 @@ impl Running {
                 warn!("connections were still open at the end of the grace period");
                 Ok(())
             }
-            () = insist(signals, reason) => {
+            () = insist(signals, insistence) => {
                 warn!("asked again to end: open connections are cut");
                 Ok(())
+            }
+            how = lost(successor) => {
+                // The sooner this one ends, the sooner whoever watches starts another.
+                self.supervisor.taken_back(&how);
+                Err(io::Error::other(format!("{how}, and nobody accepts connections")))
             }
         };
         // Last: while connections drain, `/readyz` says so and figures can be read.
@@ -296,19 +317,27 @@ impl Running {
     }
 }
 
-/// Waits until a signal asks for the end again. Where none has asked so far, the first is no
-/// insistence: a supervisor tells every process that it finds.
-async fn insist(signals: &mut Signals, reason: Reason) {
-    let times = if reason == Reason::Asked { 1 } else { 2 };
-    for _ in 0..times {
+/// Waits until signals have asked for the end so many times.
+async fn insist(signals: &mut Signals, times: u32) {
+    for left in (0..times).rev() {
         tokio::select! {
             _ = signals.terminate.recv() => {}
             _ = signals.interrupt.recv() => {}
         }
+        if left > 0 {
+            info!("asked to end, which it does already: once more cuts open connections");
+        }
     }
 }
 
-async fn outcome(upgrade: &mut Option<Upgrade>) -> Result<u32, Failure> {
+async fn lost(successor: Option<Successor>) -> String {
+    match successor {
+        Some(successor) => successor.lost().await,
+        None => pending().await,
+    }
+}
+
+async fn outcome(upgrade: &mut Option<Upgrade>) -> Result<Successor, Failure> {
     match upgrade {
         Some(upgrade) => upgrade.ended().await,
         None => pending().await,

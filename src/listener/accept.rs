@@ -173,14 +173,16 @@ where
         let Ok(tcp) = waiting.admit() else { return };
         self.shared.metrics.connection_opened(&self.endpoint.name);
         pages::follow(self.shared.budget.open());
-        let alive = Arc::new(Alive {
+        let alive = Own(Arc::new(Alive {
             endpoint: Arc::clone(&self.endpoint),
             shared: Arc::clone(&self.shared),
             place,
             worker: self.worker.clone(),
-        });
+        }));
         let settings = self.endpoint.settings.load_full();
-        tokio::spawn(serve(tcp, from, settings, alive, Arc::clone(&self.proxy)));
+        let trusted = Arc::clone(&self.trusting.proxies);
+        let proxy = Arc::clone(&self.proxy);
+        tokio::spawn(serve(tcp, from, (settings, trusted), alive, proxy));
     }
 
     /// A place for a connection from this address, or why there is none. What costs least comes first.
@@ -204,8 +206,9 @@ where
             .budget
             .enter(connections.total)
             .map_err(Refusal::name)?;
+        let is_good = || self.shared.conduct.is_good(prefix, now);
         place
-            .claim(prefix, connections, now)
+            .claim(prefix, connections, is_good, now)
             .map_err(Refusal::name)?;
         Ok(place)
     }
@@ -262,13 +265,16 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 /// A configuration and what is made of it once, not for each connection.
 struct Trusting {
     config: Arc<Config>,
-    proxies: TrustedProxies,
+    proxies: Arc<TrustedProxies>,
 }
 
 impl Trusting {
     fn of(config: Arc<Config>) -> Self {
         let proxies = TrustedProxies::new(&config.clients.trusted_proxies);
-        Self { config, proxies }
+        Self {
+            config,
+            proxies: Arc::new(proxies),
+        }
     }
 
     /// Follows a reload.
@@ -299,12 +305,21 @@ impl Drop for Alive {
     fn drop(&mut self) {
         let metrics = &self.shared.metrics;
         metrics.connection_closed(&self.endpoint.name);
-        count_panic(metrics);
     }
 }
 
-/// Called while something of a connection is dropped: counts it if a panic drops it. What panicked,
-/// and where, is in the log ([`crate::logs`]).
+/// A connection's own hold on it; its streams have theirs. Each counts the panic that drops it, so
+/// that one of a stream that has outlived its connection counts once.
+struct Own(Arc<Alive>);
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        count_panic(&self.0.shared.metrics);
+    }
+}
+
+/// Called while a task's part in a connection is dropped: counts it if a panic drops it. What
+/// panicked, and where, is in the log ([`crate::logs`]).
 pub(super) fn count_panic(metrics: &Metrics) {
     if std::thread::panicking() {
         metrics.panicked();
@@ -337,8 +352,9 @@ fn judge(
     let prefix = Prefix::of(client, config.clients.prefix);
     let now = clock::now();
     unwelcome(client, prefix, shared, now)?;
+    let is_good = || shared.conduct.is_good(prefix, now);
     place
-        .claim(prefix, &config.connections, now)
+        .claim(prefix, &config.connections, is_good, now)
         .map_err(Refusal::name)
 }
 
@@ -346,28 +362,29 @@ fn judge(
 async fn serve<SV>(
     tcp: TcpStream,
     from: SocketAddr,
-    settings: Arc<Settings>,
-    mut alive: Arc<Alive>,
+    (settings, trusted): (Arc<Settings>, Arc<TrustedProxies>),
+    mut own: Own,
     proxy: Arc<HttpProxy<SV>>,
 ) where
     SV: ProxyHttp + Send + Sync + 'static,
     SV::CTX: Send + Sync,
 {
     // Boxed, so that an idle connection does not carry the room that the handshake needed.
-    let established = Box::pin(establish(tcp, from, settings, &mut alive)).await;
+    let established = Box::pin(establish(tcp, from, (settings, trusted), &mut own.0)).await;
     let Some((stream, http2)) = established else {
         return;
     };
+    let alive = &own.0;
     let shared = &alive.shared;
     match http2 {
         Http2::Agreed => {
-            Box::pin(http2::serve(stream, shared, &proxy, &alive)).await;
+            Box::pin(http2::serve(stream, shared, &proxy, alive)).await;
         }
         Http2::Possible | Http2::No => {
             let possible = http2 == Http2::Possible;
             let http2 = Box::pin(http1::serve(stream, possible, shared, &proxy)).await;
             if let Some(stream) = http2 {
-                Box::pin(http2::serve(stream, shared, &proxy, &alive)).await;
+                Box::pin(http2::serve(stream, shared, &proxy, alive)).await;
             }
         }
     }
@@ -387,7 +404,7 @@ enum Http2 {
 async fn establish(
     mut tcp: TcpStream,
     from: SocketAddr,
-    settings: Arc<Settings>,
+    (settings, trusted): (Arc<Settings>, Arc<TrustedProxies>),
     alive: &mut Arc<Alive>,
 ) -> Option<(Box<ClientStream>, Http2)> {
     let shared = Arc::clone(&alive.shared);
@@ -407,7 +424,10 @@ async fn establish(
                 let config = shared.config.load_full();
                 // The only holder so far: nothing else was begun with it.
                 let place = &mut Arc::get_mut(alive)?.place;
-                if let Err(reason) = judge(ends.0.ip(), &config, &shared, place) {
+                // A trusted proxy behind a balancer is no more a client than one in front of none.
+                if !trusted.contains(ends.0.ip())
+                    && let Err(reason) = judge(ends.0.ip(), &config, &shared, place)
+                {
                     shared.metrics.connection_refused(reason);
                     socket::reset(tcp);
                     return None;

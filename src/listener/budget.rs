@@ -2,9 +2,10 @@
 //! second, and the total of all clients. Shared by all workers; refusing is left to the accept loop.
 //!
 //! When few places are left of the total, a client may hold fewer the fewer there are, down to one:
-//! so the last quarter is not for whoever came first with many addresses. And since whoever has an
-//! IPv6 network has thousands of addresses, no /48 holds more than an eighth of the total (or than one
-//! client may).
+//! so the last quarter is not for whoever came first with many addresses. Its second half is for
+//! clients that behaved of late alone: however many addresses come and keep silent, those still find a
+//! place. And since whoever has an IPv6 network has thousands of addresses, no /48 holds more than an
+//! eighth of the total (or than one client may).
 //!
 //! The table is bounded. An entry that owes nothing (no open connection, bucket full) is worth
 //! nothing and goes first; of the others goes the one that owes the least of a few that are looked
@@ -38,6 +39,8 @@ const SITE: PrefixLengths = PrefixLengths { ipv4: 0, ipv6: 48 };
 const SITES_PART: u32 = 8;
 /// The part of the total that is left when clients begin to hold fewer.
 const SCARCE_PART: u32 = 4;
+/// The part of the total that only clients of good conduct get.
+const RESERVED_PART: u32 = 8;
 
 /// Connections of all clients.
 #[derive(Debug)]
@@ -188,25 +191,30 @@ pub struct Place {
 }
 
 impl Place {
-    /// Counts the connection as this client's, if its own limits allow one more.
+    /// Counts the connection as this client's, if its own limits allow one more. `is_good` says
+    /// whether it behaved of late; it is asked only when places are scarce.
     ///
     /// # Errors
-    /// When the client has too many open, or opened too many of late.
+    /// When the client has too many open, or opened too many of late, or what is left is not for it.
     pub fn claim(
         &mut self,
         client: Prefix,
         limits: &Connections,
+        is_good: impl FnOnce() -> bool,
         now: Nanos,
     ) -> Result<(), Refusal> {
+        let left = left_for(is_good, limits.total, self.budget.open());
+        if left.places == 0 {
+            return Err(Refusal::Total);
+        }
         if let Some(maximum) = limits.per_client {
-            let open = self.budget.open();
             if let Some(site) = site(client) {
                 let part = limits.total.get() / SITES_PART;
                 self.budget
                     .claim(site, Some(part.max(maximum.get())), None, now)?;
                 self.site = Some(site);
             }
-            let maximum = share(maximum, limits.total, open);
+            let maximum = left.share(maximum);
             self.budget
                 .claim(client, Some(maximum), limits.rate_per_client, now)?;
         } else if limits.rate_per_client.is_some() {
@@ -237,16 +245,38 @@ fn site(client: Prefix) -> Option<Prefix> {
     narrower.then(|| Prefix::of(client.address(), SITE))
 }
 
-/// How many connections a client may hold of its `maximum`, while `open` are of the `total`.
-fn share(maximum: NonZeroU32, total: NonZeroU32, open: u32) -> u32 {
+/// Places that are left for a client, the one it asks for among them.
+#[derive(Clone, Copy, Debug)]
+struct Left {
+    places: u32,
+    /// Below so many it may hold fewer the fewer there are.
+    scarce: u32,
+}
+
+/// What is left of the total for a client while `open` connections are, its own new one among them.
+fn left_for(is_good: impl FnOnce() -> bool, total: NonZeroU32, open: u32) -> Left {
+    let places = total.get().saturating_sub(open).saturating_add(1);
     let scarce = total.get().div_ceil(SCARCE_PART);
-    // The one that asks is among the open ones.
-    let left = total.get().saturating_sub(open).saturating_add(1);
-    if left >= scarce {
-        return maximum.get();
+    if places >= scarce || is_good() {
+        return Left { places, scarce };
     }
-    let share = u64::from(maximum.get()) * u64::from(left) / u64::from(scarce);
-    u32::try_from(share).unwrap_or(u32::MAX).max(1)
+    let reserved = total.get() / RESERVED_PART;
+    Left {
+        places: places.saturating_sub(reserved),
+        scarce: scarce.saturating_sub(reserved),
+    }
+}
+
+impl Left {
+    /// How many connections a client may hold of its `maximum`.
+    fn share(self, maximum: NonZeroU32) -> u32 {
+        if self.places >= self.scarce {
+            return maximum.get();
+        }
+        let share = u64::from(maximum.get()) * u64::from(self.places);
+        let share = share.checked_div(self.scarce.into()).unwrap_or(0);
+        u32::try_from(share).unwrap_or(u32::MAX).max(1)
+    }
 }
 
 impl Shard {

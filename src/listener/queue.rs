@@ -4,6 +4,7 @@
 
 use super::{log_limit::LogLimit, socket};
 use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
     net::{SocketFlags, acceptfrom_with},
 };
@@ -123,9 +124,17 @@ impl Queue {
             Err(error) if are_no_descriptors(&error) => {
                 // Dropped, or made again where it could not be before.
                 let held = self.reserve.take().is_some();
-                let refused = held && accept(&self.socket).map(Waiting::refuse).is_ok();
+                let next = match held.then(|| accept(&self.socket)) {
+                    Some(Ok(waiting)) => {
+                        waiting.refuse();
+                        Next::NoDescriptors { refused: true }
+                    }
+                    // Another worker was faster, or the client has left.
+                    Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => Next::Empty,
+                    Some(Err(_)) | None => Next::NoDescriptors { refused: false },
+                };
                 self.reserve = File::open("/dev/null").ok();
-                Next::NoDescriptors { refused }
+                next
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Next::Empty,
             Err(error) => Next::Failed(error),
@@ -160,7 +169,67 @@ fn accept(socket: &TcpListener) -> io::Result<Waiting> {
                 | Errno::PROTO
                 | Errno::PERM,
             ) => {}
+            // The system looks for a descriptor first, and for a connection afterwards.
+            Err(Errno::MFILE | Errno::NFILE) if is_empty(socket) => {
+                return Err(Errno::WOULDBLOCK.into());
+            }
             Err(error) => return Err(error.into()),
         }
+    }
+}
+
+/// Whether nothing waits in the queue.
+fn is_empty(socket: &TcpListener) -> bool {
+    let mut asked = [PollFd::new(socket, PollFlags::IN)];
+    poll(&mut asked, Some(&Timespec::default())) == Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpStream;
+
+    #[test]
+    fn an_empty_queue_is_told_from_one_that_is_not() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        assert!(is_empty(&listener));
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        assert!(!is_empty(&listener));
+        drop(accept(&listener).unwrap());
+        assert!(is_empty(&listener));
+    }
+
+    /// Other tests need descriptors, so that this one does as if there were none left.
+    #[tokio::test]
+    async fn without_descriptors_what_waits_is_refused_and_nothing_is_nothing() {
+        let listener = socket::bind("127.0.0.1:0".parse().unwrap(), 1)
+            .unwrap()
+            .remove(0);
+        let address = listener.local_addr().unwrap();
+        let mut queue = Queue::new(listener).unwrap();
+        let none = |_: &AsyncFd<TcpListener>| Err::<Waiting, _>(Errno::MFILE.into());
+        // Somebody else took it: the second look, with the reserve gone, finds nothing.
+        let looks = std::cell::Cell::new(0);
+        let once = |socket: &AsyncFd<TcpListener>| {
+            looks.set(looks.get() + 1);
+            if looks.get() == 1 {
+                none(socket)
+            } else {
+                accept(socket.get_ref())
+            }
+        };
+        assert!(matches!(queue.take(once), Next::Empty));
+        assert!(queue.reserve.is_some(), "it is had again");
+        let _client = tokio::net::TcpStream::connect(address).await.unwrap();
+        queue.ready().await.unwrap();
+        looks.set(0);
+        let next = queue.take(once);
+        assert!(matches!(next, Next::NoDescriptors { refused: true }));
+        let next = queue.take(none);
+        assert!(matches!(next, Next::NoDescriptors { refused: false }));
+        queue.reserve = None;
+        let next = queue.take(none);
+        assert!(matches!(next, Next::NoDescriptors { refused: false }));
     }
 }

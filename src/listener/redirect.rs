@@ -23,9 +23,7 @@ pub async fn serve(mut tcp: TcpStream, shared: &Shared) {
     limits.header_bytes = limits.header_bytes.min(MAXIMUM);
     drop(config);
     let answered = timeout(limit, async {
-        let Some(request) = read(&mut tcp, &limits).await else {
-            return;
-        };
+        let request = read(&mut tcp, &limits).await?;
         let answer = match location(&request, port, &limits) {
             Ok(location) => answer::redirect(&location),
             Err(status) => {
@@ -33,13 +31,15 @@ pub async fn serve(mut tcp: TcpStream, shared: &Shared) {
                 answer::refusal(status)
             }
         };
-        if tcp.write_all(&answer).await.is_ok() && tcp.shutdown().await.is_ok() {
-            close::discard(tcp).await;
-        }
+        tcp.write_all(&answer).await.ok()?;
+        tcp.shutdown().await.ok()
     })
     .await;
-    if answered.is_err() {
-        shared.metrics.connection_refused("timeout");
+    match answered {
+        // Answered in time: how long the client takes to close is nobody's fault.
+        Ok(Some(())) => close::discard(tcp).await,
+        Ok(None) => {}
+        Err(_) => shared.metrics.connection_refused("timeout"),
     }
 }
 

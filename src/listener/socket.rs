@@ -19,6 +19,10 @@ const UNSENT: u32 = 128 * 1024;
 /// A peer that says nothing at all is not given up sooner.
 const LEAST_SILENCE: Duration = Duration::from_secs(30);
 
+/// The most that the kernel takes of `TCP_USER_TIMEOUT`, in milliseconds, and of keep-alive, in seconds.
+const LONGEST_SILENCE: Duration = Duration::from_millis(i32::MAX.unsigned_abs() as u64);
+const LONGEST_KEEPALIVE: Duration = Duration::from_secs(i16::MAX.unsigned_abs() as u64);
+
 /// Binds `workers` sockets to `address`. With port 0 the first picks the port for all.
 ///
 /// # Errors
@@ -91,13 +95,22 @@ pub fn prepare(listener: &TcpListener, silence: Duration) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     socket.set_linger(Some(Duration::ZERO))?;
     socket.set_tcp_notsent_lowat(UNSENT)?;
-    let silence = silence.max(LEAST_SILENCE);
+    let silence = silence.clamp(LEAST_SILENCE, LONGEST_SILENCE);
     socket.set_tcp_user_timeout(Some(silence))?;
     // Three signs of life may be lost before the time is over.
     let keepalive = TcpKeepalive::new()
-        .with_time(silence / 2)
-        .with_interval(silence / 6);
+        .with_time((silence / 2).min(LONGEST_KEEPALIVE))
+        .with_interval((silence / 6).min(LONGEST_KEEPALIVE));
     socket.set_tcp_keepalive(&keepalive)
+}
+
+/// Undoes what would surprise another program that accepts on the same socket later: closing ends
+/// connections as it always does.
+///
+/// # Errors
+/// What the system says.
+pub fn restore(listener: &TcpListener) -> io::Result<()> {
+    SockRef::from(listener).set_linger(None)
 }
 
 /// Makes a connection that inherited the reset end as connections do.
@@ -159,6 +172,18 @@ mod tests {
         assert_eq!(interval, Duration::from_secs(10));
         close_gently(&accepted).unwrap();
         assert_eq!(socket.linger().unwrap(), None);
+        restore(&listener).unwrap();
+        assert_eq!(SockRef::from(&listener).linger().unwrap(), None);
+    }
+
+    #[test]
+    fn as_much_silence_as_the_kernel_knows_is_taken() {
+        let listener = bind("127.0.0.1:0".parse().unwrap(), 1).unwrap().remove(0);
+        for days in [1, 365, 100_000] {
+            prepare(&listener, Duration::from_secs(days * 24 * 3600)).unwrap();
+        }
+        let time = SockRef::from(&listener).tcp_keepalive_time().unwrap();
+        assert_eq!(time, LONGEST_KEEPALIVE);
     }
 
     #[test]

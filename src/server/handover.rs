@@ -48,6 +48,12 @@ struct Hello {
     admin: Option<SocketAddr>,
 }
 
+/// What every version's hello says.
+#[derive(Debug, Deserialize)]
+struct Spoken {
+    version: u32,
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 struct Handed {
     /// As configured.

@@ -26,7 +26,9 @@ impl Program {
         let mut arguments = env::args_os();
         let name = arguments.next().unwrap_or_default();
         let folders = env::var_os("PATH").unwrap_or_default();
-        let named = find(Path::new(&name), &env::current_dir()?, &folders, &running);
+        // If it is gone, only a name relative to it can't be found.
+        let folder = env::current_dir().unwrap_or_default();
+        let named = find(Path::new(&name), &folder, &folders, &running);
         Ok(Self {
             path: named.unwrap_or(running),
             arguments: arguments.collect(),
@@ -52,7 +54,7 @@ impl Program {
 fn find(name: &Path, folder: &Path, path: &std::ffi::OsStr, running: &Path) -> Option<PathBuf> {
     let is_running = |candidate: &PathBuf| {
         let real = fs::canonicalize(candidate).ok();
-        real.is_some() && real == fs::canonicalize(running).ok()
+        candidate.is_absolute() && real.is_some() && real == fs::canonicalize(running).ok()
     };
     let bare = name.components().count() == 1 && !name.has_root();
     if bare {

@@ -43,7 +43,8 @@ const SIGNS_OF_LIFE: u32 = 3;
 /// How this process came to be, and what it was given.
 #[derive(Debug)]
 pub struct Origin {
-    program: Program,
+    /// Not being known keeps nobody from starting; it keeps another from taking over.
+    program: io::Result<Program>,
     predecessor: Option<Predecessor>,
     sockets: Sockets,
 }
@@ -54,7 +55,7 @@ impl Origin {
     /// # Errors
     /// When another process was to hand over and did not.
     pub fn find() -> io::Result<Self> {
-        let program = Program::here()?;
+        let program = Program::here();
         let (predecessor, sockets) = match Predecessor::find()? {
             Some((predecessor, sockets)) => (Some(predecessor), sockets),
             None => (
@@ -160,6 +161,7 @@ pub async fn start(
         close,
         admin: held,
         program,
+        took_over: takes_over,
         upgrade: None,
         beat: beat.map(interval),
     };

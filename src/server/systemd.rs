@@ -78,6 +78,14 @@ impl Supervisor {
         self.tell(&format!("MAINPID={pid}\nREADY=1"));
     }
 
+    /// The other process is gone: this one, which ends now, is the one whose exit code counts. A
+    /// supervisor sees nothing of the other's, whose parent it was not.
+    pub fn taken_back(&self, status: &str) {
+        let pid = process::id();
+        let status = status.replace(char::is_control, " ");
+        self.tell(&format!("MAINPID={pid}\nSTATUS={status}"));
+    }
+
     /// The end, and why: a line may have come from elsewhere, and is one line.
     pub fn stopping(&self, status: &str) {
         let status = status.replace(char::is_control, " ");
@@ -201,6 +209,9 @@ mod tests {
             assert!(now.parse::<u64>().unwrap() > 0);
             supervisor.handed_over(42);
             assert_eq!(heard(&socket), "MAINPID=42\nREADY=1");
+            supervisor.taken_back("it is\ngone");
+            let back = format!("MAINPID={}\nSTATUS=it is gone", process::id());
+            assert_eq!(heard(&socket), back);
             // Nobody listening is no reason to stop.
             drop(socket);
             supervisor.alive();

@@ -45,6 +45,13 @@ impl Supervisor {
         }
     }
 
+    /// Throws away what was said so far.
+    fn forget(&self) {
+        self.0.set_nonblocking(true).unwrap();
+        while self.0.recv(&mut [0; 512]).is_ok() {}
+        self.0.set_nonblocking(false).unwrap();
+    }
+
     #[track_caller]
     fn next(&self) -> String {
         let mut message = [0; 512];
@@ -97,6 +104,7 @@ fn it_says_how_it_is() {
     );
     // The old one ends without a word: it is not the one that is supervised.
     assert!(edge.process().wait(25).success());
+    supervisor.forget();
     assert_eq!(supervisor.next(), "WATCHDOG=1", "of the new one");
     new.signal("TERM");
     assert_eq!(supervisor.hears(), "STOPPING=1\nSTATUS=draining");

@@ -175,10 +175,54 @@ fn a_request_under_way_is_finished_by_the_old_and_new_ones_go_to_the_new() {
     assert!(edge.process().ended().is_none(), "a request is still open");
     // A supervisor that ends all ends the new one; the old one drains as it did.
     edge.signal("TERM");
+    wait_until("the signal is heard", 15, || {
+        edge.log().contains("which it does already")
+    });
+    assert!(!edge.log().contains("asked again"));
+    assert!(edge.process().ended().is_none(), "the request is open");
     gate.open();
     assert_eq!(held.join().unwrap(), 200);
     assert!(edge.process().wait(25).success());
     assert!(new.runs());
+}
+
+#[test]
+fn the_death_of_the_new_one_is_the_end_of_the_old() {
+    let gate = Gate::new();
+    // The gate stays shut for 25 s, and the grace is longer.
+    let mut edge = Edge::start(&site(gate.address(), ""));
+    let held = ask(&edge, "127.0.0.1", "/held");
+    gate.wait_for_held(1);
+    edge.signal("QUIT");
+    let new = Successor::of(&edge, 0);
+    wait_until("draining", 15, || edge.log().contains("draining"));
+    assert!(edge.process().ended().is_none(), "a request is open");
+    new.signal("KILL");
+    let status = edge.process().wait(15);
+    assert_eq!(status.code(), Some(1));
+    let log = edge.log();
+    assert!(log.contains("nobody accepts connections"), "{log}");
+    assert!(log.contains("signal: 9"), "{log}");
+    assert_ne!(held.join().unwrap(), 200);
+}
+
+#[test]
+fn the_new_one_may_end_when_it_is_asked_to() {
+    let gate = Gate::new();
+    let mut edge = Edge::start(&site(gate.address(), ""));
+    let held = ask(&edge, "127.0.0.1", "/held");
+    gate.wait_for_held(1);
+    edge.signal("QUIT");
+    let new = Successor::of(&edge, 0);
+    wait_until("draining", 15, || edge.log().contains("draining"));
+    new.signal("TERM");
+    new.wait();
+    wait_until("the end is seen", 15, || {
+        edge.log().contains("has ended as it was asked to")
+    });
+    gate.open();
+    assert_eq!(held.join().unwrap(), 200);
+    assert!(edge.process().wait(25).success());
 }
 
 #[test]
@@ -291,6 +335,30 @@ fn a_replaced_file_is_the_one_that_is_started() {
     assert_eq!(edge.get("/").status(), 200);
     let runs = fs::read_link(format!("/proc/{}/exe", new.0)).unwrap();
     assert_eq!(runs, program, "and it was not deleted");
+}
+
+#[test]
+fn a_working_folder_that_is_gone_is_no_obstacle() {
+    let upstream = Upstream::named("app");
+    let folder = Folder::new();
+    folder.write(
+        "rempart.yaml",
+        &format!("{HEAD}{}", site(upstream.address, "")),
+    );
+    let (file, gone) = (folder.path("rempart.yaml"), folder.path("gone"));
+    fs::create_dir(&gone).unwrap();
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "cd \"$0\" && rmdir \"$0\" && exec \"$@\""])
+        .args([gone.as_path(), Path::new(env!("CARGO_BIN_EXE_rempart"))])
+        .env_remove("REMPART_LOG");
+    let mut edge = Edge::started(folder, &file, &mut command);
+    assert!(!gone.exists());
+    assert_eq!(edge.get("/").status(), 200);
+    edge.signal("QUIT");
+    let _new = Successor::of(&edge, 0);
+    assert!(edge.process().wait(25).success());
+    assert_eq!(edge.get("/").status(), 200);
 }
 
 #[test]

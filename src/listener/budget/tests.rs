@@ -39,7 +39,7 @@ fn connect(
     now: Nanos,
 ) -> Result<Place, Refusal> {
     let mut place = budget.enter(limits.total)?;
-    place.claim(client(who), limits, now)?;
+    place.claim(client(who), limits, || true, now)?;
     Ok(place)
 }
 
@@ -204,7 +204,8 @@ fn a_site_of_many_ipv6_networks_is_bounded_as_a_whole() {
     };
     let connect = |client| {
         let mut place = budget.enter(limits.total).unwrap();
-        place.claim(client, &limits, Nanos(0)).map(|()| place)
+        let claimed = place.claim(client, &limits, || false, Nanos(0));
+        claimed.map(|()| place)
     };
     let held: Vec<_> = (0..100).map(|n| connect(network(1, n)).unwrap()).collect();
     assert_eq!(connect(network(1, 100)).unwrap_err(), Refusal::PerClient);
@@ -212,4 +213,53 @@ fn a_site_of_many_ipv6_networks_is_bounded_as_a_whole() {
     assert_eq!(budget.open(), 100, "what was refused holds nothing");
     drop(held);
     assert_eq!(budget.tracked(), 0);
+}
+
+#[test]
+fn the_last_eighth_is_for_those_who_behaved() {
+    for per_client in [Some(64), None] {
+        let budget = Arc::new(Budget::default());
+        let mut limits = limits(per_client, None);
+        limits.total = NonZeroU32::new(1000).unwrap();
+        let stranger = |who| {
+            let mut place = budget.enter(limits.total)?;
+            let claimed = place.claim(client(who), &limits, || false, Nanos(0));
+            claimed.map(|()| place)
+        };
+        let mut held: Vec<_> = (0..875).map(|who| stranger(who).unwrap()).collect();
+        assert_eq!(stranger(875).unwrap_err(), Refusal::Total);
+        assert_eq!(budget.open(), 875, "what was refused holds nothing");
+        // Fewer than a client may hold otherwise, since little is left.
+        for _ in 0..20 {
+            held.push(connect(&budget, 2000, &limits, Nanos(0)).unwrap());
+        }
+        for regular in 3000..3105 {
+            held.push(connect(&budget, regular, &limits, Nanos(0)).unwrap());
+        }
+        let full = connect(&budget, 4000, &limits, Nanos(0));
+        assert_eq!(full.unwrap_err(), Refusal::Total);
+        // Places of the first seven eighths are for anyone again.
+        held.drain(..200);
+        stranger(4001).unwrap();
+    }
+}
+
+#[test]
+fn strangers_hold_fewer_the_less_is_left_for_them() {
+    let total = NonZeroU32::new(800).unwrap();
+    let share = |open, is_good: bool| {
+        let left = left_for(|| is_good, total, open);
+        (left.places, left.share(NonZeroU32::new(64).unwrap()))
+    };
+    // The one that asks is among the open ones.
+    assert_eq!(share(601, false), (200, 64));
+    assert_eq!(share(602, false), (99, 63));
+    assert_eq!(share(651, false), (50, 32));
+    assert_eq!(share(700, false), (1, 1));
+    assert_eq!(share(701, false).0, 0);
+    assert_eq!(share(701, true), (100, 32));
+    assert_eq!(share(800, true), (1, 1));
+    // Of so few nothing is kept.
+    let all = left_for(|| false, NonZeroU32::new(7).unwrap(), 7);
+    assert_eq!((all.places, all.scarce), (1, 2));
 }

@@ -220,6 +220,10 @@ impl ProxyHttp for Trivial {
                 Ok(true)
             }
             "/panic" => panic!("as the test asked for"),
+            "/panic/late" => {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                panic!("as the test asked for")
+            }
             "/who" => {
                 let tls = connection.tls.clone().unwrap_or_default();
                 let who = format!(

@@ -2,12 +2,16 @@
 
 use crate::{
     config::model::Rate,
-    listener::testing::{
-        client::{Client, connect, connect_from},
-        edge::{Edge, config, plain},
+    listener::{
+        conduct::Standing,
+        testing::{
+            client::{Client, connect, connect_from},
+            edge::{Edge, config, plain},
+        },
     },
 };
 use std::{net::IpAddr, time::Duration};
+use verdict::prefix::{Prefix, PrefixLengths};
 
 async fn is_served(client: &mut Client) -> bool {
     // Writing to a connection that was reset fails at some point; reading tells for sure.
@@ -93,5 +97,28 @@ async fn the_total_and_the_gate_hold() {
         "total"
     );
     assert!(is_served(&mut only).await, "who is in stays in");
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn strangers_leave_room_for_those_who_behaved() {
+    let mut config = config(vec![plain()]);
+    config.connections.total = 8.try_into().unwrap();
+    let edge = Edge::start(config, 1).await;
+    let address = edge.addresses[0];
+    let regular: IpAddr = [127, 0, 0, 2].into();
+    let prefix = Prefix::of(regular, PrefixLengths::CLIENT);
+    let conduct = &edge.shared.conduct;
+    conduct.good(prefix, &Standing::default(), crate::clock::now());
+    let mut silent = Vec::new();
+    for _ in 0..7 {
+        silent.push(connect(address).await);
+    }
+    while edge.shared.budget.open() < 7 {
+        tokio::task::yield_now().await;
+    }
+    assert!(Client::new(connect(address).await).rest().await.1, "reset");
+    assert!(is_served(&mut Client::new(connect_from(regular, address).await)).await);
+    drop(silent);
     edge.stop().await;
 }

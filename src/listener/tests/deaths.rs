@@ -52,6 +52,32 @@ async fn a_panic_ends_one_http2_stream_and_spares_the_others() {
 }
 
 #[tokio::test]
+async fn a_panic_of_a_stream_that_outlives_its_connection_is_counted_once() {
+    let edge = Edge::start(config(vec![plain()]), 1).await;
+    let wire = connect(edge.addresses[0]).await;
+    let (mut client, connection) = h2::client::handshake(wire).await.unwrap();
+    let driver = tokio::spawn(connection);
+    let mut ask = |path: &str| {
+        let request = http::Request::get(format!("http://app.test{path}"));
+        let request = request.body(()).unwrap();
+        client.send_request(request, true).unwrap().0
+    };
+    let late = ask("/panic/late");
+    assert_eq!(ask("/after").await.unwrap().status(), 200, "both are begun");
+    drop((late, client));
+    driver.abort();
+    timeout(PATIENCE, async {
+        while edge.shared.budget.open() > 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .expect("the last of the connection goes");
+    assert_eq!(panics(&edge).as_deref(), Some("1"));
+    edge.stop().await;
+}
+
+#[tokio::test]
 async fn an_accept_loop_that_dies_ends_its_worker() {
     let mut edge = Edge::start(config(vec![plain(), plain()]), 1).await;
     let mut bystander = Client::new(connect(edge.addresses[1]).await);

@@ -30,7 +30,10 @@ async fn a_trusted_proxy_names_the_client() {
     ];
     let mut config = config(listeners);
     // As it may be written for a dual-stack socket.
-    config.clients.trusted_proxies = vec!["::ffff:127.0.0.9/128".parse().unwrap()];
+    config.clients.trusted_proxies = vec![
+        "::ffff:127.0.0.9/128".parse().unwrap(),
+        "203.0.113.0/24".parse().unwrap(),
+    ];
     config.connections.per_client = 1.try_into().ok();
     let edge = Edge::start(config, 1).await;
     let balancer: IpAddr = [127, 0, 0, 9].into();
@@ -56,6 +59,14 @@ async fn a_trusted_proxy_names_the_client() {
     assert_eq!(other.get("/who").await.unwrap().body, "192.0.2.8   ");
     let mut listed = proxied("PROXY TCP4 127.0.0.66 198.51.100.1 1 443\r\n").await;
     assert!(listed.rest().await.1, "listed");
+    // A network of proxies behind the balancer brings many, as one in front of none does.
+    let mut edges = Vec::new();
+    for _ in 0..3 {
+        let mut edge = proxied("PROXY TCP4 203.0.113.5 198.51.100.1 1 443\r\n").await;
+        assert_eq!(edge.get("/who").await.unwrap().body, "203.0.113.5   ");
+        edges.push(edge);
+    }
+    drop(edges);
     let mut health_check = proxied("PROXY UNKNOWN\r\n").await;
     assert_eq!(health_check.get("/who").await.unwrap().body, "127.0.0.9   ");
 
@@ -106,5 +117,37 @@ async fn plain_http_is_sent_to_https() {
         assert_eq!(answer.header("x-request-id").unwrap().len(), 36);
         assert!(client.rest().await.0.is_empty());
     }
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn who_was_redirected_and_does_not_close_was_not_late() {
+    let redirect = Listener {
+        kind: ListenerKind::Redirect,
+        ..plain()
+    };
+    let mut config = config(vec![redirect]);
+    // Less than is waited for the client to close, and long for a request that is there.
+    config.connections.timeouts.headers = std::time::Duration::from_secs(1);
+    let edge = Edge::start(config, 1).await;
+    let mut client = Client::new(connect(edge.addresses[0]).await);
+    client.send("GET /a HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert_eq!(client.answer().await.unwrap().status, 308);
+    while edge.shared.budget.open() > 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let late = || {
+        let reason = "rempart_connections_refused_total{reason=\"timeout\"} ";
+        let metrics = edge.shared.metrics.render();
+        let mut lines = metrics.lines();
+        let count = lines.find_map(|line| line.strip_prefix(reason));
+        count.unwrap_or("0").to_owned()
+    };
+    assert_eq!(late(), "0");
+    // And one that asks for nothing is.
+    let mut silent = Client::new(connect(edge.addresses[0]).await);
+    silent.rest().await;
+    assert_eq!(late(), "1");
+    drop(client);
     edge.stop().await;
 }

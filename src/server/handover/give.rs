@@ -4,7 +4,9 @@
 use super::{BANS_AT_ONCE, Handed, Hello, LONGEST, PREPARED, READY, VARIABLE, VERSION, wire::Wire};
 use crate::{bans::Bans, clock, listener::inherited::Group, server::program::Program};
 use std::{
-    fmt, io,
+    fmt,
+    future::pending,
+    io,
     net::{Shutdown, SocketAddr, TcpListener},
     os::{
         fd::{AsFd, OwnedFd},
@@ -42,7 +44,39 @@ pub struct Offer {
 pub struct Upgrade {
     /// Shutting it down ends the new process.
     conversation: UnixStream,
-    outcome: oneshot::Receiver<Result<u32, Failure>>,
+    outcome: oneshot::Receiver<Result<Successor, Failure>>,
+}
+
+/// The new process, which serves.
+#[derive(Debug)]
+pub struct Successor {
+    pub pid: u32,
+    ended: oneshot::Receiver<io::Result<ExitStatus>>,
+}
+
+impl Successor {
+    /// Waits for its end, and says how it came, unless it was asked for: then, as while nothing is
+    /// known, this waits for ever.
+    pub async fn lost(self) -> String {
+        match self.ended.await {
+            Ok(Ok(status)) if !status.success() => {
+                format!("the new process has ended ({status})")
+            }
+            // It was told to, or has handed over itself.
+            Ok(Ok(_)) => {
+                tracing::info!(
+                    pid = self.pid,
+                    "the new process has ended as it was asked to"
+                );
+                pending().await
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(pid = self.pid, %error, "the new process is not watched any more");
+                pending().await
+            }
+            Err(_) => pending().await,
+        }
+    }
 }
 
 /// Why the old process goes on.
@@ -87,8 +121,19 @@ impl Upgrade {
         thread::Builder::new()
             .name("handover".into())
             .spawn(move || {
-                // Nobody waits any more when the process ends meanwhile.
-                let _ = sender.send(run(command, ours, &offer, limit));
+                // Wherever nobody waits any more, the process ends.
+                let mut child = match run(command, ours, offer, limit) {
+                    Ok(child) => child,
+                    Err(failure) => {
+                        let _ = sender.send(Err(failure));
+                        return;
+                    }
+                };
+                let (end, ended) = oneshot::channel();
+                let pid = child.id();
+                let _ = sender.send(Ok(Successor { pid, ended }));
+                // Until this process ends: nobody else could tell.
+                let _ = end.send(child.wait());
             })?;
         Ok(Self {
             conversation,
@@ -96,8 +141,8 @@ impl Upgrade {
         })
     }
 
-    /// Waits for the end: the new process's id, or why there is none. To be asked once.
-    pub async fn ended(&mut self) -> Result<u32, Failure> {
+    /// Waits for the end: the new process, or why there is none. To be asked once.
+    pub async fn ended(&mut self) -> Result<Successor, Failure> {
         (&mut self.outcome).await.unwrap_or_else(|_| {
             Err(Failure {
                 error: io::Error::other("handing over has panicked"),
@@ -107,19 +152,20 @@ impl Upgrade {
     }
 
     /// Gives up: the new process is gone when this returns, unless it was ready before; then this is
-    /// its id.
-    pub async fn cancel(&mut self) -> Option<u32> {
+    /// it.
+    pub async fn cancel(&mut self) -> Option<Successor> {
         let _ = self.conversation.shutdown(Shutdown::Both);
         self.ended().await.ok()
     }
 }
 
+/// Gives the new process once it serves. The sockets of the offer are let go then.
 fn run(
     mut command: Command,
     ours: UnixStream,
-    offer: &Offer,
+    offer: Offer,
     limit: Duration,
-) -> Result<u32, Failure> {
+) -> Result<Child, Failure> {
     let wire = Wire::new(ours, limit);
     let spawned = wire.and_then(|wire| Ok((wire, command.spawn()?)));
     // It holds the new process's end of the conversation, whose closing is to be seen.
@@ -129,8 +175,10 @@ fn run(
         status: None,
     })?;
     tracing::info!(pid = child.id(), "a new process was started to take over");
-    match converse(&wire, offer) {
-        Ok(()) => Ok(child.id()),
+    let conversed = converse(&wire, &offer);
+    drop(offer);
+    match conversed {
+        Ok(()) => Ok(child),
         Err(error) => {
             let status = end(&mut child, is_gone(&error));
             Err(Failure { error, status })

@@ -1,6 +1,6 @@
 //! The new process: takes what the old one hands over, and tells it when to leave.
 
-use super::{Hello, LONGEST, PREPARED, READY, VARIABLE, VERSION, wire::Wire};
+use super::{Hello, LONGEST, PREPARED, READY, Spoken, VARIABLE, VERSION, wire::Wire};
 use crate::{bans::Carried, listener::inherited::Group};
 use rustix::net::sockopt::socket_acceptconn;
 use std::{
@@ -59,13 +59,15 @@ impl Predecessor {
 
     pub(super) fn meet(stream: OwnedFd, limit: Duration) -> io::Result<(Self, Sockets)> {
         let wire = Wire::new(UnixStream::from(stream), limit)?;
-        let hello: Hello = serde_json::from_slice(&wire.receive()?)?;
-        if hello.version != VERSION {
+        let hello = wire.receive()?;
+        // First: whatever else another version says may look different.
+        let Spoken { version } = serde_json::from_slice(&hello)?;
+        if version != VERSION {
             return Err(io::Error::other(format!(
-                "the process before speaks version {} of the hand-over and this one {VERSION}: restart instead",
-                hello.version
+                "the process before speaks version {version} of the hand-over and this one {VERSION}: restart instead",
             )));
         }
+        let hello: Hello = serde_json::from_slice(&hello)?;
         let counts = hello.listeners.iter().map(|handed| handed.sockets);
         let listeners = counts.fold(0_usize, usize::saturating_add);
         let count = listeners.saturating_add(usize::from(hello.admin.is_some()));

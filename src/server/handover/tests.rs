@@ -103,8 +103,13 @@ fn nonsense_is_refused_by_the_new_one() {
         drop(ours);
         Predecessor::meet(theirs, PATIENCE).unwrap_err().to_string()
     };
-    let version = hello(r#"{"version":99,"listeners":[],"admin":null}"#);
-    assert!(version.contains("version 99"), "{version}");
+    for other in [
+        r#"{"version":99,"listeners":[],"admin":null}"#,
+        r#"{"version":99,"sockets":{"tcp":[]}}"#,
+    ] {
+        let version = hello(other);
+        assert!(version.contains("version 99"), "{version}");
+    }
     let many =
         r#"{"version":1,"listeners":[{"address":"127.0.0.1:1","sockets":99999999}],"admin":null}"#;
     assert_eq!(hello(many), "too many descriptors");
@@ -171,9 +176,40 @@ async fn a_process_that_does_not_take_over_is_told_of_and_gone() {
     assert!(failure.contains("No such file"), "{failure}");
 }
 
+/// Speaks the new process's part, then does as `after` says.
+fn ready_and(after: &str) -> Command {
+    // Both words, at once: the old one reads one after the other.
+    let words = r"printf '\000\000\000\010prepared\000\000\000\005ready' >&0";
+    sh(&format!("{words}; {after}"))
+}
+
+#[tokio::test]
+async fn the_end_of_one_that_took_over_is_seen() {
+    // It reads to the end of the conversation, so that all was said before it ends itself.
+    for (after, expected) in [
+        ("cat >/dev/null; exit 7", Some("exit status: 7")),
+        ("cat >/dev/null; kill -KILL $$", Some("signal: 9")),
+        ("cat >/dev/null; exit 0", None),
+    ] {
+        let offer = offer(&[], false);
+        let mut upgrade = Upgrade::within(ready_and(after), offer, PATIENCE).unwrap();
+        let successor = upgrade.ended().await.unwrap();
+        drop(upgrade);
+        let lost = successor.lost();
+        if let Some(expected) = expected {
+            let how = tokio::time::timeout(PATIENCE, lost).await.unwrap();
+            assert!(how.contains(expected), "{how}");
+        } else {
+            // As it was asked to: nothing is lost by it.
+            let moment = Duration::from_millis(500);
+            assert!(tokio::time::timeout(moment, lost).await.is_err());
+        }
+    }
+}
+
 #[tokio::test]
 async fn it_can_be_given_up() {
     let offer = offer(&[("127.0.0.1:0", 1)], false);
     let mut upgrade = Upgrade::within(sh("exec sleep 60"), offer, PATIENCE).unwrap();
-    assert_eq!(upgrade.cancel().await, None);
+    assert!(upgrade.cancel().await.is_none());
 }
