@@ -4,15 +4,17 @@
 #   make test    install what the tests need, then run all of them
 #   make check   format, lints, dependencies and licences
 #   make bench   what deciding costs in time and memory (docs/performance.md)
+#   make fuzz    bytes of peers at random, FUZZ_SECONDS (60) for each target of fuzz/
+#   make attack  build the attack client: load-tests/README.md
 #
 # CI calls the same targets.
 
-.PHONY: run test check bench install-build install-test clean-tools
+.PHONY: run test check bench fuzz attack install-build install-test clean-tools
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help:
-	@sed -n '3,6s/^# *//p' Makefile
+	@sed -n '3,8s/^# *//p' Makefile
 
 run: install-build
 	cargo run --quiet -- demo
@@ -29,6 +31,25 @@ check: install-test
 bench: install-build
 	cargo bench -p verdict
 	cargo run --quiet --release -p verdict --example memory
+
+# libFuzzer's hooks are compiled in by flags that a stable compiler takes only when told to.
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?= proxy_protocol client_hello http1_head http2_frames
+fuzz: export RUSTC_BOOTSTRAP = 1
+fuzz: export PATH := $(CURDIR)/.tools/venv/bin:$(PATH)
+fuzz: install-test
+	cargo fuzz build --sanitizer none
+	@for target in $(FUZZ_TARGETS); do \
+	    mkdir -p fuzz/corpus/$$target; \
+	    echo "$$target, $(FUZZ_SECONDS) s"; \
+	    cargo fuzz run --sanitizer none $$target fuzz/corpus/$$target fuzz/seeds/$$target -- \
+	        -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 -verbosity=0 \
+	        -print_final_stats=1 || exit 1; \
+	done
+
+attack: install-build
+	cargo build --release -p rempart-attack
+	@echo "built target/release/rempart-attack; load-tests/README.md says what it does"
 
 install-build:
 	@scripts/install.sh build

@@ -121,6 +121,7 @@ impl Default for Metrics {
 
 impl Metrics {
     #[must_use]
+    #[allow(clippy::too_many_lines)] // a list
     pub fn new() -> Self {
         let registry = Registry::new();
         let counters = |name, help, labels: &[&str]| counters(&registry, name, help, labels);

@@ -3,6 +3,7 @@
 //! Everything binds port 0 (or a port just found free), waits for conditions with a deadline, and
 //! ends its own children by their id. The stories hold the expectations; nothing here does.
 
+pub mod attack;
 pub mod cases;
 pub mod certificates;
 pub mod curl;

@@ -10,6 +10,7 @@
 
 mod admin;
 mod alerts;
+mod attacks;
 mod basics;
 mod budgets;
 mod bulkhead;
@@ -33,4 +34,5 @@ mod shutdown;
 mod slow;
 mod strictness;
 mod systemd;
+mod tls_audit;
 mod upgrade;

@@ -36,13 +36,14 @@ pub struct Head {
 }
 
 impl Head {
-    fn of([a, b, c, kind, flags, d, e, f, g]: [u8; HEADER]) -> Self {
+    fn of(bytes: [u8; HEADER]) -> Self {
+        let [high, middle, low, kind, flags, stream @ ..] = bytes;
         Self {
-            length: u32::from_be_bytes([0, a, b, c]),
+            length: u32::from_be_bytes([0, high, middle, low]),
             kind,
             flags,
             // The first bit is reserved.
-            stream: u32::from_be_bytes([d & 0x7f, e, f, g]),
+            stream: u32::from_be_bytes(stream) & 0x7fff_ffff,
         }
     }
 
@@ -165,10 +166,10 @@ impl Frames {
                 let used = u32::try_from(before.saturating_sub(bytes.len())).unwrap_or(left);
                 self.left = Some(left.saturating_sub(used));
                 return Some(match (whole, self.gathered) {
-                    (Some(()), [a, b, c, d, e, f, ..]) => {
+                    (Some(()), [high, low, value @ .., _, _, _]) => {
                         self.filled = 0;
-                        let value = u32::from_be_bytes([c, d, e, f]);
-                        Event::Setting(u16::from_be_bytes([a, b]), value)
+                        let number = u16::from_be_bytes([high, low]);
+                        Event::Setting(number, u32::from_be_bytes(value))
                     }
                     _ => Event::Payload(self.head, used),
                 });

@@ -4,9 +4,12 @@
 //!
 //! No allocation a frame, no clock, nothing that grows with what a client sends.
 
+mod client;
+mod server;
+
 use super::{
     account::{Account, Terms, nanos},
-    frame::{self, Event, Frames, Head},
+    frame::{self, Frames},
     streams::{NEVER, Side, Stream, Streams},
 };
 use crate::config::model::{ClientTimeouts, Http2Limits};
@@ -27,16 +30,10 @@ const UPDATES_A_STREAM: u32 = 4;
 const UPDATES_A_FRAME: u32 = 3;
 /// The most of them that are saved up.
 const UPDATES_SAVED: u32 = 4096;
-/// A part of a header block below this could have been larger.
-const SMALL_FRAGMENT: u32 = 4096;
-/// An answer's frame below this was cut by the client's window, or is of little weight.
-const CRUMB: u32 = 128;
 
+// Error codes (RFC 9113, section 7).
 const NO_ERROR: u32 = 0;
 const INTERNAL_ERROR: u32 = 2;
-const STREAM_CLOSED: u32 = 5;
-const REFUSED_STREAM: u32 = 7;
-const CANCEL: u32 = 8;
 const ENHANCE_YOUR_CALM: u32 = 11;
 
 /// What holds for a connection.
@@ -245,227 +242,6 @@ impl<H> Ledger<H> {
         }
     }
 
-    /// The client has sent these bytes.
-    pub fn received(&mut self, mut bytes: &[u8], now: Nanos) {
-        if bytes.is_empty() {
-            return;
-        }
-        self.starving = false;
-        self.waiting.stop(now);
-        if let Some(account) = &mut self.unfinished {
-            account.stop(now);
-        }
-        while let Some(event) = self.inbound.next(&mut bytes) {
-            match event {
-                Event::Begins(head) => self.client_begins(head, now),
-                Event::Payload(head, bytes) => {
-                    if head.kind == frame::DATA
-                        && let Some(stream) = self.streams.find(head.stream)
-                    {
-                        let at = self.waiting.at(now);
-                        self.body.moved(&mut stream.body, bytes, at);
-                    }
-                }
-                Event::Setting(SETTINGS_INITIAL_WINDOW_SIZE, size) if size <= LARGEST_WINDOW => {
-                    let change = i64::from(size).saturating_sub(self.initial_send_window);
-                    self.initial_send_window = i64::from(size);
-                    for stream in self.streams.iter_mut() {
-                        stream.send_window = stream.send_window.saturating_add(change);
-                        let shut = stream.is_shut();
-                        self.answer.judge(&mut stream.answer, shut, now);
-                    }
-                }
-                Event::Setting(..) => {}
-                Event::Ends(head, first) => self.client_ends(head, first, now),
-            }
-        }
-    }
-
-    fn client_begins(&mut self, head: Head, now: Nanos) {
-        match head.kind {
-            frame::DATA => self.client_data(head, now),
-            frame::HEADERS => self.client_headers(head, now),
-            frame::CONTINUATION => {
-                let Some(before) = self.block else { return };
-                let bytes = before.saturating_add(head.length);
-                self.block = Some(bytes);
-                let offence = if head.length == 0 && !head.has(frame::END_HEADERS) {
-                    Offence::EmptyFrame
-                } else if bytes > self.limits.header_bytes {
-                    Offence::HeaderBytes
-                } else if self.fragment < SMALL_FRAGMENT {
-                    Offence::SmallContinuation
-                } else {
-                    Offence::Continuation
-                };
-                self.fragment = head.length;
-                self.offend(offence, now);
-            }
-            frame::SETTINGS if head.has(frame::ACK) => match self.acknowledgements.checked_sub(1) {
-                Some(left) => self.acknowledgements = left,
-                None => self.offend(Offence::Settings, now),
-            },
-            frame::SETTINGS => {
-                if std::mem::replace(&mut self.configured, true) {
-                    self.offend(Offence::Settings, now);
-                }
-            }
-            frame::PING if head.has(frame::ACK) => match self.pings.checked_sub(1) {
-                Some(left) => self.pings = left,
-                None => self.offend(Offence::Ping, now),
-            },
-            frame::PING => {
-                // Clients measure the way with one for each answer they get.
-                if !std::mem::take(&mut self.spoke) {
-                    self.offend(Offence::Ping, now);
-                }
-            }
-            frame::WINDOW_UPDATE => match self.updates.checked_sub(1) {
-                Some(left) => self.updates = left,
-                None => self.offend(Offence::WindowUpdate, now),
-            },
-            frame::PRIORITY | frame::PRIORITY_UPDATE => self.offend(Offence::Priority, now),
-            frame::RST_STREAM => {}
-            _ => self.offend(Offence::UnknownFrame, now),
-        }
-    }
-
-    fn client_data(&mut self, head: Head, now: Nanos) {
-        let length = i64::from(head.length);
-        self.receive_window = self.receive_window.saturating_sub(length);
-        let ends = head.has(frame::END_STREAM);
-        if head.length == 0 && !ends {
-            self.offend(Offence::EmptyFrame, now);
-        }
-        let Some(stream) = self.streams.find(head.stream) else {
-            return;
-        };
-        let wrong = stream.complete;
-        stream.complete |= ends;
-        stream.receive_window = stream.receive_window.saturating_sub(length);
-        if length > 0 {
-            stream.moved = now;
-        }
-        let due = stream.is_due();
-        let closed = stream.is_closed();
-        self.body.judge(&mut stream.body, due, self.waiting.at(now));
-        if wrong {
-            self.offend(Offence::ForcedReset, now);
-        }
-        if closed {
-            self.close(head.stream, now);
-        }
-    }
-
-    fn client_headers(&mut self, head: Head, now: Nanos) {
-        self.fragment = head.length;
-        self.opening = None;
-        self.updates = self
-            .updates
-            .saturating_add(UPDATES_A_STREAM)
-            .min(UPDATES_SAVED);
-        if !head.has(frame::END_HEADERS) {
-            self.block = Some(head.length);
-            if head.length == 0 {
-                self.offend(Offence::EmptyFrame, now);
-            }
-        }
-        if head.length > self.limits.header_bytes {
-            self.offend(Offence::HeaderBytes, now);
-        }
-        let ends = head.has(frame::END_STREAM);
-        if head.stream > self.newest {
-            self.newest = head.stream;
-            self.open(head.stream, ends, now);
-            return;
-        }
-        // Trailers, or a mistake.
-        let Some(stream) = self.streams.find(head.stream) else {
-            return;
-        };
-        let wrong = stream.complete;
-        stream.complete |= ends;
-        let due = stream.is_due();
-        let closed = stream.is_closed();
-        self.body.judge(&mut stream.body, due, self.waiting.at(now));
-        if wrong {
-            self.offend(Offence::ForcedReset, now);
-        }
-        if closed {
-            self.close(head.stream, now);
-        }
-    }
-
-    fn open(&mut self, id: u32, complete: bool, now: Nanos) {
-        let mut stream = Stream {
-            id,
-            complete,
-            answered: false,
-            ended: false,
-            lasting: false,
-            malformed: false,
-            send_window: self.initial_send_window,
-            receive_window: self.initial_receive_window,
-            opened: now,
-            moved: now,
-            body: Account::new(self.limits.body),
-            answer: Account::new(self.limits.answer),
-            handle: None,
-        };
-        let due = stream.is_due();
-        if due {
-            let at = self.waiting.at(now);
-            self.body.judge(&mut stream.body, true, at);
-        }
-        if self.streams.push(stream) {
-            self.opening = Some(id);
-            let soonest = self.limits.request.min(self.limits.stream_idle);
-            self.next_stuck = self.next_stuck.min(after(now, soonest));
-        } else if due {
-            self.body.waiting = self.body.waiting.saturating_sub(1);
-        }
-    }
-
-    fn client_ends(&mut self, head: Head, first: [u8; 8], now: Nanos) {
-        let [a, b, c, d, ..] = first;
-        let number = u32::from_be_bytes([a, b, c, d]);
-        match head.kind {
-            frame::HEADERS | frame::CONTINUATION if head.has(frame::END_HEADERS) => {
-                self.block = None;
-                self.begun = true;
-                if let Some(id) = self.opening.take() {
-                    self.unaccepted.push_back(id);
-                }
-            }
-            frame::RST_STREAM => {
-                let early = self
-                    .close(head.stream, now)
-                    .is_some_and(|stream| !stream.answered);
-                let offence = if early {
-                    Offence::EarlyReset
-                } else {
-                    Offence::LateReset
-                };
-                self.offend(offence, now);
-            }
-            frame::WINDOW_UPDATE => {
-                let more = i64::from(number & LARGEST_WINDOW);
-                if head.stream == 0 {
-                    self.send_window = self.send_window.saturating_add(more);
-                    self.judge_drain(now);
-                } else if let Some(stream) = self.streams.find(head.stream) {
-                    stream.send_window = stream.send_window.saturating_add(more);
-                    let shut = stream.is_shut();
-                    self.answer.judge(&mut stream.answer, shut, now);
-                }
-            }
-            _ => {}
-        }
-        if self.block.is_none() {
-            self.unfinished = None;
-        }
-    }
-
     /// Nothing can be read. `now` is asked for only when something is waited for.
     pub fn starves(&mut self, now: impl FnOnce() -> Nanos) {
         if std::mem::replace(&mut self.starving, true) {
@@ -499,131 +275,6 @@ impl<H> Ledger<H> {
     fn wait(&mut self, now: Nanos) {
         if self.starving && self.waiting.since.is_none() && self.receive_window > 0 {
             self.waiting.since = Some(now);
-        }
-    }
-
-    /// We have sent these bytes.
-    pub fn sent(&mut self, mut bytes: &[u8], now: Nanos) {
-        while let Some(event) = self.outbound.next(&mut bytes) {
-            match event {
-                Event::Begins(head) => self.we_begin(head, now),
-                Event::Payload(..) => {}
-                Event::Setting(SETTINGS_INITIAL_WINDOW_SIZE, size) => {
-                    let change = i64::from(size).saturating_sub(self.initial_receive_window);
-                    self.initial_receive_window = i64::from(size);
-                    let at = self.waiting.at(now);
-                    for stream in self.streams.iter_mut() {
-                        stream.receive_window = stream.receive_window.saturating_add(change);
-                        let due = stream.is_due();
-                        self.body.judge(&mut stream.body, due, at);
-                    }
-                }
-                Event::Setting(..) => {}
-                Event::Ends(head, first) => self.we_end(head, first, now),
-            }
-        }
-        if self.body.waiting > 0 {
-            self.wait(now);
-        }
-    }
-
-    fn we_begin(&mut self, head: Head, now: Nanos) {
-        match head.kind {
-            frame::DATA | frame::HEADERS => self.we_answer(head, now),
-            frame::SETTINGS if !head.has(frame::ACK) => {
-                self.acknowledgements = self.acknowledgements.saturating_add(1);
-            }
-            frame::PING if !head.has(frame::ACK) => self.pings = self.pings.saturating_add(1),
-            _ => {}
-        }
-    }
-
-    fn we_answer(&mut self, head: Head, now: Nanos) {
-        self.spoke = true;
-        self.updates = self
-            .updates
-            .saturating_add(UPDATES_A_FRAME)
-            .min(UPDATES_SAVED);
-        let data = head.kind == frame::DATA;
-        let bytes = if data { head.length } else { 0 };
-        self.send_window = self.send_window.saturating_sub(i64::from(bytes));
-        let ends = head.has(frame::END_STREAM);
-        let mut crumb = false;
-        if let Some(stream) = self.streams.find(head.stream) {
-            let before = stream.is_answering();
-            stream.answered = true;
-            stream.ended |= ends;
-            stream.send_window = stream.send_window.saturating_sub(i64::from(bytes));
-            if bytes > 0 {
-                stream.moved = now;
-                self.answer.moved(&mut stream.answer, bytes, now);
-                crumb =
-                    bytes < CRUMB && !ends && (stream.send_window <= 0 || self.send_window <= 0);
-            }
-            let shut = stream.is_shut();
-            self.answer.judge(&mut stream.answer, shut, now);
-            match (before, stream.is_answering()) {
-                (false, true) => self.answering = self.answering.saturating_add(1),
-                (true, false) => self.answering = self.answering.saturating_sub(1),
-                _ => {}
-            }
-            if stream.is_closed() {
-                self.close(head.stream, now);
-            }
-        }
-        if data {
-            // The connection as a whole: the more answers wait, the less each byte is worth.
-            let abreast = self.answering.clamp(1, 8);
-            self.shut.moved(&mut self.drain, bytes / abreast, now);
-        } else if self.is_refused(head.stream) {
-            // Answered by the h2 crate itself (431).
-            self.unseen = self.unseen.saturating_add(1);
-        }
-        self.judge_drain(now);
-        if ends && let Some(score) = &mut self.score {
-            score.served();
-        }
-        if crumb {
-            self.offend(Offence::TinyWindow, now);
-        }
-    }
-
-    fn we_end(&mut self, head: Head, first: [u8; 8], now: Nanos) {
-        let [a, b, c, d, e, f, g, h] = first;
-        match head.kind {
-            frame::RST_STREAM => {
-                let stream = self.close(head.stream, now);
-                // The h2 crate refuses some requests by itself, unseen by anyone else.
-                let unseen = self.is_refused(head.stream);
-                match u32::from_be_bytes([a, b, c, d]) {
-                    NO_ERROR | INTERNAL_ERROR | CANCEL | ENHANCE_YOUR_CALM => {}
-                    REFUSED_STREAM => self.offend(Offence::ExcessStream, now),
-                    STREAM_CLOSED => self.offend(Offence::StrayFrame, now),
-                    _ if unseen => {
-                        self.unseen = self.unseen.saturating_add(1);
-                        self.offend(Offence::Malformed, now);
-                    }
-                    _ => match stream {
-                        Some(stream) if stream.malformed => {}
-                        Some(_) => self.offend(Offence::ForcedReset, now),
-                        None => self.offend(Offence::StrayFrame, now),
-                    },
-                }
-            }
-            frame::GOAWAY => {
-                self.farewell = Some(u32::from_be_bytes([e, f, g, h]));
-            }
-            frame::WINDOW_UPDATE => {
-                let more = i64::from(u32::from_be_bytes([a, b, c, d]) & LARGEST_WINDOW);
-                if head.stream == 0 {
-                    self.receive_window = self.receive_window.saturating_add(more);
-                } else if let Some(stream) = self.streams.find(head.stream) {
-                    stream.receive_window = stream.receive_window.saturating_add(more);
-                    let due = stream.is_due();
-                    self.body.judge(&mut stream.body, due, self.waiting.at(now));
-                }
-            }
-            _ => {}
         }
     }
 
@@ -786,6 +437,11 @@ impl<H> Ledger<H> {
         }
         None
     }
+}
+
+/// The two numbers that the first bytes of a payload are.
+fn numbers([a, b, c, d, rest @ ..]: [u8; 8]) -> (u32, u32) {
+    (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes(rest))
 }
 
 fn after(time: Nanos, nanos: u64) -> Nanos {

@@ -14,11 +14,11 @@ const KEPT: usize = 4;
 #[allow(clippy::struct_excessive_bools)] // each is a fact of its own
 pub struct Stream<H> {
     pub id: u32,
-    /// The client has sent END_STREAM.
+    /// The client has sent `END_STREAM`.
     pub complete: bool,
     /// An answer has begun.
     pub answered: bool,
-    /// We have sent END_STREAM.
+    /// We have sent `END_STREAM`.
     pub ended: bool,
     /// A gRPC stream or the like: silence is what ends it.
     pub lasting: bool,

@@ -29,8 +29,8 @@ const NO_ERROR: u32 = 0;
 const ENHANCE_YOUR_CALM: u32 = 11;
 
 /// The score as it is by default, with so many strikes.
-fn scored(strikes: u32) -> Option<AbuseLimits> {
-    Some(AbuseLimits {
+fn scored(strikes: u32) -> AbuseLimits {
+    AbuseLimits {
         points: 200.try_into().unwrap(),
         recovery: Rate {
             amount: 20.try_into().unwrap(),
@@ -38,7 +38,7 @@ fn scored(strikes: u32) -> Option<AbuseLimits> {
         },
         strikes: strikes.try_into().unwrap(),
         ban: Some(Duration::from_secs(600)),
-    })
+    }
 }
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -49,7 +49,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// GET of a path of at most 100 bytes, from `app.test`; `flags` beside END_HEADERS.
+/// GET of a path of at most 100 bytes, from `app.test`; `flags` beside `END_HEADERS`.
 fn get(stream: u32, path: &str, flags: u8) -> Vec<u8> {
     // Indexed :method GET and :scheme http, then :path and :authority as literals.
     let mut block = vec![0x82, 0x86, 0x04, u8::try_from(path.len()).unwrap()];
@@ -165,18 +165,17 @@ fn refused(edge: &Edge, reason: &str) -> u64 {
     )
 }
 
-/// Every kind of flood ends its connection by GOAWAY with ENHANCE_YOUR_CALM, and no other's.
+/// Every kind of flood ends its connection by GOAWAY with `ENHANCE_YOUR_CALM`, and no other's.
 #[tokio::test]
 async fn floods_end_by_goaway() {
     let mut config = config(vec![plain()]);
-    config.connections.http2.abuse = scored(100);
+    config.connections.http2.abuse = Some(scored(100));
     let edge = Edge::start(config, 1).await;
     let address = edge.addresses[0];
     let (innocent, _driver) = client(address).await;
     let once =
         |bytes: Vec<u8>| -> Box<dyn Fn(u32) -> Vec<u8> + Send> { Box::new(move |_| bytes.clone()) };
-    let mut expected = 0;
-    for (kind, first, flood) in [
+    let floods = [
         ("ping", vec![], once(frame(6, 0, 0, &[7; 8]))),
         ("settings", vec![], once(frame(SETTINGS, 0, 0, &[]))),
         ("priority", vec![], once(frame(2, 0, 1, &[0, 0, 0, 0, 5]))),
@@ -207,7 +206,8 @@ async fn floods_end_by_goaway() {
             frame(1, 1, 1, &[0x82]),
             once(frame(9, 0, 1, b"\x00\x01x\x01y")),
         ),
-    ] {
+    ];
+    for (expected, (kind, first, flood)) in (1..).zip(floods) {
         let mut raw = Raw::new(address).await;
         raw.send(&first).await;
         // What is sent after the end is lost.
@@ -230,7 +230,6 @@ async fn floods_end_by_goaway() {
         flooding.abort();
         let goaway = farewell_in(&said);
         assert_eq!(goaway, Some(ENHANCE_YOUR_CALM), "{kind}");
-        expected += 1;
         timeout(PATIENCE, async {
             while refused(&edge, "h2_abuse") < expected {
                 sleep(Duration::from_millis(5)).await;
@@ -266,7 +265,7 @@ fn farewell_in(mut bytes: &[u8]) -> Option<u32> {
 #[tokio::test]
 async fn strikes_lead_to_a_ban() {
     let mut config = config(vec![plain()]);
-    config.connections.http2.abuse = scored(2);
+    config.connections.http2.abuse = Some(scored(2));
     let edge = Edge::start(config, 1).await;
     let address = edge.addresses[0];
     let flood = frame(6, 0, 0, &[7; 8]).repeat(250);
@@ -298,7 +297,7 @@ async fn strikes_lead_to_a_ban() {
 async fn a_proxy_is_not_banned_for_its_clients() {
     let mut config = config(vec![plain()]);
     config.clients.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
-    config.connections.http2.abuse = scored(1);
+    config.connections.http2.abuse = Some(scored(1));
     let edge = Edge::start(config, 1).await;
     for _ in 0..3 {
         let mut raw = Raw::new(edge.addresses[0]).await;
@@ -327,7 +326,7 @@ async fn the_score_can_be_turned_off() {
 #[tokio::test]
 async fn ordinary_clients_are_left_alone() {
     let mut config = config(vec![plain()]);
-    config.connections.http2.abuse = scored(1);
+    config.connections.http2.abuse = Some(scored(1));
     let edge = Edge::start(config, 1).await;
     let address = edge.addresses[0];
     let (client, _driver) = client(address).await;
@@ -433,7 +432,7 @@ async fn a_frame_that_does_not_end_is_closed() {
 #[tokio::test]
 async fn idleness_ends_by_goaway_whatever_is_pinged() {
     let mut config = config(vec![plain()]);
-    config.connections.http2.abuse = scored(1);
+    config.connections.http2.abuse = Some(scored(1));
     config.connections.timeouts.idle = SHORT;
     let edge = Edge::start(config, 1).await;
     let mut raw = Raw::new(edge.addresses[0]).await;

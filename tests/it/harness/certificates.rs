@@ -59,6 +59,11 @@ impl Authority {
         }
     }
 
+    /// Signs a certificate of any making; gives it as PEM.
+    pub fn sign(&self, params: &CertificateParams, key: &KeyPair) -> String {
+        params.signed_by(key, &self.issuer).unwrap().pem()
+    }
+
     /// Trusts this authority alone.
     pub fn roots(&self) -> RootCertStore {
         let mut roots = RootCertStore::empty();
