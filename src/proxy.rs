@@ -307,7 +307,9 @@ impl ProxyHttp for Proxy {
             let patience = u32::try_from(picked.patience().as_millis()).unwrap_or(u32::MAX);
             let progress = &arrival.connection.progress;
             progress.patience.store(patience, Ordering::Relaxed);
-            arrival.generation.config.connections.timeouts.stream_idle
+            let timeouts = &arrival.generation.config.connections.timeouts;
+            // The listener is the first to end it, and counts why.
+            timeouts.stream_idle + Duration::from_secs(1)
         });
         let peer = picked.peer(silence);
         exchange.attempt = Some(Attempt {

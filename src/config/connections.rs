@@ -57,9 +57,10 @@ fn some_share(ctx: &mut Context, node: &Node) -> Option<f64> {
 
 fn http1(ctx: &mut Context, node: &Node) -> Option<Http1Limits> {
     let mut fields = Fields::of(ctx, node, "`connections.http1`")?;
-    let request_line = fields.or(ctx, "request_line", "16KiB", header_size);
-    let header_bytes = fields.or(ctx, "header_bytes", "64KiB", header_size);
-    let headers = fields.or(ctx, "headers", "128", decode::whole(8..=1024));
+    // No more than the HTTP library takes: 64 KiB of a target, 256 headers.
+    let request_line = fields.or(ctx, "request_line", "16KiB", header_size(64, "64KiB"));
+    let header_bytes = fields.or(ctx, "header_bytes", "64KiB", header_size(1024, "1MiB"));
+    let headers = fields.or(ctx, "headers", "128", decode::whole(8..=256));
     fields.finish(ctx);
     Some(Http1Limits {
         request_line: usize::try_from(request_line?).ok()?,
@@ -71,7 +72,7 @@ fn http1(ctx: &mut Context, node: &Node) -> Option<Http1Limits> {
 fn http2(ctx: &mut Context, node: &Node) -> Option<Http2Limits> {
     let mut fields = Fields::of(ctx, node, "`connections.http2`")?;
     let streams = fields.or(ctx, "streams", "128", decode::whole(1..=1024));
-    let header_bytes = fields.or(ctx, "header_bytes", "64KiB", header_size);
+    let header_bytes = fields.or(ctx, "header_bytes", "64KiB", header_size(1024, "1MiB"));
     let abuse = match fields.take("abuse") {
         Some(node) => decode::or_off(abuse)(ctx, node),
         None => fields.section(ctx, "abuse", abuse).map(Some),
@@ -99,13 +100,19 @@ fn abuse(ctx: &mut Context, node: &Node) -> Option<AbuseLimits> {
     })
 }
 
-/// What browsers and tools send at the least, and what is still cheap to hold at the most.
-fn header_size(ctx: &mut Context, node: &Node) -> Option<u64> {
-    let size = decode::size(ctx, node)?;
-    if !(1024..=1024 * 1024).contains(&size) {
-        return ctx.fail(&node.place, "expected a size from 1KiB to 1MiB");
+/// Between what browsers and tools send and what is still cheap to hold, in KiB.
+fn header_size(
+    most: u64,
+    written: &'static str,
+) -> impl FnOnce(&mut Context, &Node) -> Option<u64> {
+    move |ctx, node| {
+        let size = decode::size(ctx, node)?;
+        if !(1024..=most * 1024).contains(&size) {
+            let message = format!("expected a size from 1KiB to {written}");
+            return ctx.fail(&node.place, message);
+        }
+        Some(size)
     }
-    Some(size)
 }
 
 fn timeouts(ctx: &mut Context, node: &Node) -> Option<ClientTimeouts> {

@@ -42,7 +42,8 @@ pub enum Parsed {
 #[must_use]
 pub fn parse(bytes: &[u8]) -> Parsed {
     let common = bytes.len().min(V2_SIGNATURE.len());
-    if bytes.get(..common) == V2_SIGNATURE.get(..common) {
+    // Of nothing, the least is needed that a header of either version can be behind.
+    if !bytes.is_empty() && bytes.get(..common) == V2_SIGNATURE.get(..common) {
         return if bytes.len() < V2_FIXED {
             Parsed::Needs(V2_FIXED.saturating_sub(bytes.len()))
         } else {

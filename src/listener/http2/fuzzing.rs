@@ -1,12 +1,13 @@
 //! What must hold of a ledger, whatever frames or other bytes pass it, in whatever pieces.
 
-use super::ledger::{Late, Ledger, Limits};
+use super::ledger::{Ledger, Limits};
 use crate::config::model::{AbuseLimits, ClientTimeouts, Http2Limits, Rate};
 use std::{num::NonZeroU32, time::Duration};
 use verdict::Nanos;
 
 /// Feeds `data` to a ledger as what a client and a server say: each piece begins with a byte for its
-/// direction, one for its length, one for the time before it.
+/// direction, one for its length, one for the time before it. Half of the pieces are made to frames,
+/// so that what they mean is reached and not just where they end.
 ///
 /// # Panics
 /// When deadlines that have passed stay, or something is ended that no deadline told of.
@@ -36,18 +37,20 @@ pub fn http2_frames(data: &[u8]) {
         stream_idle: 10 * second,
     };
     let mut now = Nanos(0);
-    let mut ledger: Ledger<()> = Ledger::new(Limits::new(&http2, &timeouts), now);
-    ledger.received(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", now);
+    let limits = Limits::new(&http2, &timeouts);
+    let mut ledger = begin(limits, now);
     let mut rest = data;
     while let Some((&[what, length, time], bytes)) = rest.split_first_chunk::<3>() {
-        now = now.after(Duration::from_millis(u64::from(time).saturating_mul(20)));
+        now = now.after(Duration::from_millis(u64::from(time).saturating_mul(4)));
         let (piece, after) = bytes
             .split_at_checked(usize::from(length))
             .unwrap_or((bytes, &[]));
         rest = after;
         match what % 8 {
-            0..=2 => ledger.received(piece, now),
-            3 | 4 => ledger.sent(piece, now),
+            0 => ledger.received(piece, now),
+            1 | 2 => ledger.received(&framed(piece), now),
+            3 if length % 2 == 0 => ledger.sent(piece, now),
+            3 | 4 => ledger.sent(&framed(piece), now),
             5 => ledger.starves(|| now),
             6 => {
                 if let Some(id) = ledger.handed_out() {
@@ -60,17 +63,34 @@ pub fn http2_frames(data: &[u8]) {
                 let mut ended = false;
                 let late = ledger.expire(now, |_, _| ended = true);
                 assert!(due || (late.is_none() && !ended), "ended too early");
-                if late.is_some_and(|late| late != Late::Idle) {
-                    return;
+                if late.is_some() {
+                    // The connection ends, and the next one begins.
+                    ledger = begin(limits, now);
                 }
-                assert!(
-                    late.is_some() || ledger.deadline() > now,
-                    "a deadline that has passed stays"
-                );
+                assert!(ledger.deadline() > now, "a deadline that has passed stays");
             }
         }
         ledger.check();
     }
+}
+
+/// A connection that has asked for something.
+fn begin(limits: Limits, now: Nanos) -> Ledger<()> {
+    let mut ledger = Ledger::new(limits, now);
+    ledger.received(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", now);
+    ledger.received(&[0, 0, 1, 1, 4, 0, 0, 0, 1, 0x82], now);
+    ledger
+}
+
+/// A frame whose type, flags and stream are the first bytes, and its payload the rest.
+fn framed(bytes: &[u8]) -> Vec<u8> {
+    let Some((&[kind, flags, stream], payload)) = bytes.split_first_chunk::<3>() else {
+        return bytes.to_vec();
+    };
+    let length = u8::try_from(payload.len()).unwrap_or(u8::MAX);
+    let mut frame = vec![0, 0, length, kind % 12, flags, 0, 0, 0, stream];
+    frame.extend_from_slice(payload);
+    frame
 }
 
 #[cfg(test)]

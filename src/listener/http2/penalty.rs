@@ -32,6 +32,7 @@ pub fn strike(kind: &'static str, connection: &Connection, shared: &Shared) {
     let client = Prefix::of(peer, config.clients.prefix);
     let now = clock::now();
     let used_up = shared.budget.strike(client, limits.strikes, PERIOD, now);
+    shared.conduct.forget(client);
     if let Some(ban) = limits.ban.filter(|_| used_up)
         && !shared.bans.ban(client, ban, SOURCE, now).is_zero()
     {

@@ -2,7 +2,7 @@
 
 use super::ledger::{Ledger, Limits};
 use crate::config::model::{AbuseLimits, ClientTimeouts, Http2Limits, Rate};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use verdict::Nanos;
 
 const END_STREAM: u8 = 1;
@@ -388,6 +388,16 @@ fn pings_for_answers_and_updates_for_frames_are_free() {
 }
 
 #[test]
+fn a_frame_of_many_settings_weighs_as_many() {
+    let settings = |count| frame(4, 0, 0, &[0, 4, 0, 0, 255, 255].repeat(count));
+    let mut story = Story::new();
+    story.client(&settings(15));
+    assert_eq!(story.ledger.abuse(), None);
+    story.client(&settings(2700));
+    assert_eq!(story.ledger.abuse(), Some("settings"));
+}
+
+#[test]
 fn large_header_blocks_weigh() {
     let mut story = Story::new();
     for at in 0..5 {
@@ -403,45 +413,19 @@ fn large_header_blocks_weigh() {
     assert_eq!(story.ledger.abuse(), Some("header_bytes"));
 }
 
-/// `cargo test --release --lib frames_cost -- --ignored --nocapture`: nanoseconds a frame.
 #[test]
-#[ignore = "a measurement"]
-fn frames_cost_little() {
-    for (open, label) in [(1, "one stream"), (100, "a hundred streams")] {
+fn ordinary_requests_score_nothing_however_many_are_open() {
+    for open in [1, 100] {
         let mut story = Story::new();
         story.client(&window(0, 1 << 30));
         for at in 0..open - 1 {
             story.request(2 * at + 1, END_STREAM, "open", false);
         }
-        let mut frames = 0_u32;
-        let mut asked = Vec::new();
-        let first = 2 * open + 1;
-        let requests = 200_000;
-        let pairs: Vec<(Vec<u8>, Vec<u8>)> = (0..requests)
-            .map(|at| {
-                let stream = first + 2 * at;
-                asked.push(stream);
-                (
-                    head(stream, END_STREAM),
-                    [head(stream, 0), data(stream, 1024, END_STREAM)].concat(),
-                )
-            })
-            .collect();
-        let began = Instant::now();
-        for (request, answer) in &pairs {
-            story.now = Nanos(u64::try_from(began.elapsed().as_nanos()).unwrap());
-            story.ledger.received(request, story.now);
-            story.accept("handle", false);
-            story.ledger.starves(|| story.now);
-            story.ledger.sent(answer, story.now);
-            frames += 3;
+        for at in 0..20_000 {
+            let stream = 2 * (open + at) + 1;
+            story.request(stream, END_STREAM, "one more", false);
+            story.server(&[head(stream, 0), data(stream, 1024, END_STREAM)].concat());
         }
-        let took = began.elapsed();
-        println!(
-            "{label}: {:?} a request of three frames, {:?} a frame",
-            took / requests,
-            took / frames
-        );
         assert_eq!(story.ledger.abuse(), None);
     }
 }

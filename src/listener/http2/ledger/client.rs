@@ -14,6 +14,10 @@ use verdict::{Nanos, abuse::Offence};
 /// A part of a header block below this could have been larger.
 const SMALL_FRAGMENT: u32 = 4096;
 
+/// Bytes of sixteen settings. There are fewer kinds of them in use: each sixteen more are as bad as
+/// another SETTINGS frame, since each may move the windows of all streams.
+const SETTINGS_SHARE: u32 = 16 * 6;
+
 impl<H> Ledger<H> {
     /// The client has sent these bytes.
     pub fn received(&mut self, mut bytes: &[u8], now: Nanos) {
@@ -77,6 +81,9 @@ impl<H> Ledger<H> {
             },
             frame::SETTINGS => {
                 if std::mem::replace(&mut self.configured, true) {
+                    self.offend(Offence::Settings, now);
+                }
+                for _ in 0..head.length / SETTINGS_SHARE {
                     self.offend(Offence::Settings, now);
                 }
             }
