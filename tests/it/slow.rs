@@ -238,10 +238,16 @@ fn the_slow_and_honest_are_not_cut_off() {
          connections: {{ timeouts: {{ headers: 1s, idle: 2s, body_minimum_rate: 1KiB/s, response_minimum_rate: 16KiB/s, request: 2s }} }}\n",
         upstream.address, nginx.address
     ));
-    let mut up = edge.connect("127.0.0.1");
+    // One of them asks for its answer as events, as for a completion of what it uploads.
+    let mut ups = ["", EVENTS].map(|headers| {
+        let mut up = edge.connect("127.0.0.1");
+        let request = format!(
+            "POST /up HTTP/1.1\r\nhost: app.example.com\r\n{headers}content-length: 60000\r\n\r\n"
+        );
+        up.write_all(request.as_bytes()).unwrap();
+        up
+    });
     let mut down = edge.connect("127.0.0.2");
-    up.write_all(b"POST /up HTTP/1.1\r\nhost: app.example.com\r\ncontent-length: 60000\r\n\r\n")
-        .unwrap();
     down.write_all(b"GET /big HTTP/1.1\r\nhost: app.example.com\r\n\r\n")
         .unwrap();
     down.flush().unwrap();
@@ -251,15 +257,19 @@ fn the_slow_and_honest_are_not_cut_off() {
     let mut buffer = vec![0; length / 60];
     // Six seconds.
     for _ in 0..60 {
-        up.write_all(&[b'x'; 1000]).unwrap();
-        up.flush().unwrap();
+        for up in &mut ups {
+            up.write_all(&[b'x'; 1000]).unwrap();
+            up.flush().unwrap();
+        }
         down.read_exact(&mut buffer).unwrap();
         read += buffer.len();
         std::thread::sleep(Duration::from_millis(100));
     }
     let mut rest = vec![0; length - read];
     down.read_exact(&mut rest).unwrap();
-    assert_eq!(raw::read_answer(&mut up).unwrap().body, b"60000");
+    for mut up in ups {
+        assert_eq!(raw::read_answer(&mut up).unwrap().body, b"60000");
+    }
 }
 
 /// `/ws` echoes; `/events` says something every second and a half; `/mute` begins a stream and then
