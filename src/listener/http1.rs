@@ -9,6 +9,7 @@ use super::{
     Shared, answer,
     chunked::Chunked,
     close::close,
+    deadline::body_grace,
     head::{self, Framing},
     stream::{Body, ClientStream, Home, Lent, Limits},
     term::{Term, within},
@@ -37,7 +38,7 @@ pub const FAREWELL: Duration = Duration::from_secs(2);
 pub fn limits(timeouts: &ClientTimeouts) -> Limits {
     Limits {
         body_minimum_rate: timeouts.body_minimum_rate,
-        body_grace: timeouts.headers,
+        body_grace: body_grace(timeouts),
         response_minimum_rate: timeouts.response_minimum_rate,
         response_grace: timeouts.idle,
         stream_idle: timeouts.stream_idle,

@@ -366,3 +366,48 @@ fn streams_that_are_silent_on_both_sides_end() {
     assert!(raw::is_closed(&mut events));
     assert!(refused(&edge, "timeout") >= 1.0);
 }
+
+/// A client that was promised a word before it sends its body waits for it, however long the upstream
+/// takes. Once it has that word it is in no better place than others.
+#[test]
+fn to_wait_for_the_word_to_go_on_is_not_to_be_slow() {
+    let upstream = Upstream::start(|request, stream| {
+        std::thread::sleep(Duration::from_millis(2500));
+        stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+        stream.flush()?;
+        let body = crate::harness::upstream::drain(request, stream)?;
+        crate::harness::upstream::answer(stream, 200, &body)?;
+        Ok(true)
+    });
+    // A body may fall behind by little more than a second.
+    let edge = Edge::start(&format!(
+        "upstreams: {{ app: {{ endpoints: [{}] }} }}\n\
+         routes: [{{ name: app, path: /, upstream: app }}]\n\
+         connections: {{ timeouts: {{ headers: 1s, body_minimum_rate: 1MiB/s }} }}\n",
+        upstream.address
+    ));
+    let ask = |framing: &str| {
+        let mut stream = edge.connect("127.0.0.1");
+        let request = format!(
+            "POST /up HTTP/1.1\r\nhost: app.example.com\r\nexpect: 100-continue\r\n{framing}\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        stream.flush().unwrap();
+        stream
+    };
+    let mut waiting = [
+        ask("content-length: 4"),
+        ask("transfer-encoding: chunked"),
+        ask("content-length: 4"),
+    ];
+    for stream in &mut waiting {
+        assert_eq!(raw::read_head(stream).unwrap().status, 100);
+    }
+    let [mut counted, mut chunked, mut silent] = waiting;
+    counted.write_all(b"body").unwrap();
+    assert_eq!(raw::read_answer(&mut counted).unwrap().body, b"body");
+    chunked.write_all(b"4\r\nbody\r\n0\r\n\r\n").unwrap();
+    assert_eq!(raw::read_answer(&mut chunked).unwrap().status, 200);
+    assert!(raw::is_closed(&mut silent));
+    wait_until("it is counted", 15, || refused(&edge, "slow_body") >= 1.0);
+}
