@@ -34,6 +34,9 @@ use tokio::{
 /// signal on the wire is still answered, with `connection: close`.
 pub const FAREWELL: Duration = Duration::from_secs(2);
 
+/// Bytes of empty lines that are skipped before a request: some clients leave one behind a body.
+const EMPTY_LINES: usize = 16;
+
 /// The limits of a request under these timeouts.
 pub fn limits(timeouts: &ClientTimeouts) -> Limits {
     Limits {
@@ -81,7 +84,7 @@ where
                 stream.timed_out = true;
                 break;
             }
-            Head::TooLarge(status) => {
+            Head::Unfit(status) => {
                 shared.metrics.connection_refused(head::reason(status));
                 refuse(&mut stream, status).await;
                 break;
@@ -223,7 +226,8 @@ enum Head {
     Idle,
     /// A request began and its head did not end in time.
     Late,
-    TooLarge(StatusCode),
+    /// It is to be refused before it is whole.
+    Unfit(StatusCode),
 }
 
 /// Waits for requests.
@@ -256,24 +260,31 @@ impl<F: Future<Output = ()>> Waiting<'_, F> {
         let mut scanned = 0;
         let mut since = None;
         let mut begun = None;
+        let mut skipped = 0_usize;
         poll_fn(|cx| {
+            // It ends: no read is without a byte, and both sorts of them are bounded.
             loop {
                 let empty_lines = head::leading_empty_lines(stream.ahead());
                 if empty_lines > 0 {
                     drop(stream.take_ahead(empty_lines));
                     scanned = 0;
+                    skipped = skipped.saturating_add(empty_lines);
+                    if skipped > EMPTY_LINES {
+                        return Poll::Ready(Head::Unfit(StatusCode::BAD_REQUEST));
+                    }
                 }
-                if let Some(end) = head::end(stream.ahead(), &mut scanned) {
-                    let begun = begun.unwrap_or_else(Instant::now);
-                    return Poll::Ready(Head::Complete { end, begun });
+                if !stream.ahead().is_empty() {
+                    // It may have come behind the request before.
+                    let begun = *begun.get_or_insert_with(Instant::now);
+                    if let Some(end) = head::end(stream.ahead(), &mut scanned) {
+                        return Poll::Ready(Head::Complete { end, begun });
+                    }
                 }
                 if let Err(status) = head::size(stream.ahead(), &self.settings.http1) {
-                    return Poll::Ready(Head::TooLarge(status));
+                    return Poll::Ready(Head::Unfit(status));
                 }
                 match stream.poll_ahead(cx) {
-                    Poll::Ready(Ok(1..)) => {
-                        begun.get_or_insert_with(Instant::now);
-                    }
+                    Poll::Ready(Ok(1..)) => {}
                     Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Head::Closed),
                     Poll::Pending => return self.wait(stream, &mut since, begun, cx),
                 }
