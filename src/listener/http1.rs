@@ -313,7 +313,8 @@ impl<F: Future<Output = ()>> Waiting<'_, F> {
             (None, None) => since + timeouts.idle,
         };
         stream.poll_deadline(deadline, cx).map(|()| {
-            if begun.is_some() || (self.first && self.left.is_none()) {
+            // Nothing began, on a first connection as well: browsers open some that they may not need.
+            if begun.is_some() {
                 Head::Late
             } else {
                 Head::Idle

@@ -22,11 +22,13 @@ pub async fn serve(mut tcp: TcpStream, shared: &Shared) {
     let mut limits = config.connections.http1.clone();
     limits.header_bytes = limits.header_bytes.min(MAXIMUM);
     drop(config);
+    let mut request = BytesMut::new();
     let answered = timeout(limit, async {
-        let Some(request) = read(&mut tcp, &limits).await else {
+        let Some(end) = read(&mut tcp, &mut request, &limits).await else {
             return;
         };
-        let answer = match location(&request, port, &limits) {
+        let request = request.get(..end).unwrap_or_default();
+        let answer = match location(request, port, &limits) {
             Ok(location) => answer::redirect(&location),
             Err(status) => {
                 shared.metrics.connection_refused(head::reason(status));
@@ -38,7 +40,8 @@ pub async fn serve(mut tcp: TcpStream, shared: &Shared) {
         }
     })
     .await;
-    if answered.is_err() {
+    // Browsers open connections that they may not need.
+    if answered.is_err() && !request.is_empty() {
         shared.metrics.connection_refused("timeout");
     }
 }
@@ -52,19 +55,23 @@ fn https_port(config: &crate::config::Config) -> u16 {
         .map_or(443, |listener| listener.address.port())
 }
 
-/// A whole head, or as much as there is when it gets too large; `None` when the client leaves.
-async fn read(tcp: &mut TcpStream, limits: &Http1Limits) -> Option<BytesMut> {
-    let mut request = BytesMut::with_capacity(1024);
+/// Where a whole head ends, or as much as there is when it gets too large; `None` when the client
+/// leaves.
+async fn read(
+    tcp: &mut TcpStream,
+    request: &mut BytesMut,
+    limits: &Http1Limits,
+) -> Option<usize> {
+    request.reserve(1024);
     let mut scanned = 0;
     loop {
-        if let Some(end) = head::end(&request, &mut scanned) {
-            request.truncate(end);
-            return Some(request);
+        if let Some(end) = head::end(request, &mut scanned) {
+            return Some(end);
         }
-        if head::size(&request, limits).is_err() {
-            return Some(request);
+        if head::size(request, limits).is_err() {
+            return Some(request.len());
         }
-        if tcp.read_buf(&mut request).await.ok()? == 0 {
+        if tcp.read_buf(request).await.ok()? == 0 {
             return None;
         }
     }

@@ -220,7 +220,9 @@ fn the_redirecting_listener_waits_no_longer() {
         std::thread::sleep(Duration::from_millis(50));
     }
     assert!(raw::is_closed(&mut silent));
-    assert!(refused(&edge, "timeout") >= before + 2.0);
+    // Who asked for nothing was refused nothing.
+    let counted = refused(&edge, "timeout") - before;
+    assert!((counted - 1.0).abs() < 0.5, "{counted}");
 }
 
 /// A long download at a fair pace, and a long upload, take longer than any deadline here.

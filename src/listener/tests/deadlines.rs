@@ -95,6 +95,30 @@ async fn a_header_drip_is_closed_at_the_deadline() {
     edge.stop().await;
 }
 
+/// A browser's connection for later, which it never needs.
+#[tokio::test]
+async fn a_connection_that_is_never_used_ends_as_others_do() {
+    let certificate = certificate(&["app.test"]);
+    let mut config = config(vec![tls(vec![certificate.clone()]), plain()]);
+    config.connections.timeouts.headers = SHORT;
+    let edge = Edge::start(config, 1).await;
+    let trusting = client_config(&[&certificate], &["http/1.1"]);
+    let wire = handshake(connect(edge.addresses[0]).await, "app.test", &trusting)
+        .await
+        .unwrap();
+    let mut unused = [
+        Client::new(wire),
+        Client::new(connect(edge.addresses[1]).await),
+    ];
+    for client in &mut unused {
+        let (rest, by_reset) = client.rest().await;
+        assert!(rest.is_empty() && !by_reset, "{rest:?} {by_reset}");
+    }
+    assert_eq!(late(&edge), 0);
+    drop(unused);
+    edge.stop().await;
+}
+
 #[tokio::test]
 async fn a_body_drip_is_closed_and_a_steady_body_is_not() {
     let mut config = config(vec![plain()]);
