@@ -7,8 +7,9 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 /// A client's connection, after PROXY protocol and TLS.
@@ -43,6 +44,17 @@ pub struct Progress {
     /// Milliseconds that the upstream may take to begin its answer, where its own timeout is that of
     /// a stream; 0: its own will do.
     pub patience: AtomicU32,
+    /// Tries at an upstream that `patience` was set for so far; only ever compared.
+    pub tries: AtomicU32,
+}
+
+impl Progress {
+    /// A try at an upstream begins, which may take `patience` to begin its answer.
+    pub fn awaits(&self, patience: Duration) {
+        let patience = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
+        self.patience.store(patience, Relaxed);
+        self.tries.fetch_add(1, Relaxed);
+    }
 }
 
 /// What the handshake settled.

@@ -304,9 +304,7 @@ impl ProxyHttp for Proxy {
         let arrival = arrival.filter(|_| is_stream(session.req_header()));
         let silence = arrival.map(|arrival| {
             // Pingora has one timeout for the wait and for the stream: the listener sees to the wait.
-            let patience = u32::try_from(picked.patience().as_millis()).unwrap_or(u32::MAX);
-            let progress = &arrival.connection.progress;
-            progress.patience.store(patience, Ordering::Relaxed);
+            arrival.connection.progress.awaits(picked.patience());
             let timeouts = &arrival.generation.config.connections.timeouts;
             // The listener is the first to end it, and counts why.
             timeouts.stream_idle + Duration::from_secs(1)

@@ -1,6 +1,7 @@
 //! Deadlines that cost nothing while a peer is quick: a timer that is seldom re-armed, and the
 //! account of a body's pace. What to do when one passes is left to the stream.
 
+use crate::config::model::ClientTimeouts;
 use std::{
     future::Future,
     pin::Pin,
@@ -8,6 +9,22 @@ use std::{
     time::Duration,
 };
 use tokio::time::{Instant, Sleep, sleep_until};
+
+/// What clients send at once, and what shows only when it is complete: a record of TLS.
+const AT_ONCE: f64 = 16.0 * 1024.0;
+
+/// How far a client may fall behind with a request's body: the time for headers, and what the largest
+/// TLS record takes at the minimum rate, up to twice that time.
+#[must_use]
+pub fn body_grace(timeouts: &ClientTimeouts) -> Duration {
+    let most = timeouts.headers.saturating_mul(2);
+    #[allow(clippy::cast_precision_loss)] // no rate of interest needs 53 bits
+    let record = match timeouts.body_minimum_rate {
+        0 => most,
+        rate => Duration::from_secs_f64(AT_ONCE / rate as f64).min(most),
+    };
+    timeouts.headers.saturating_add(record)
+}
 
 /// One timer for all deadlines of a connection. It is armed when something first has to wait, and
 /// re-armed only when it went off too early or a nearer deadline came up: a keep-alive connection
@@ -90,6 +107,26 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_body_may_fall_behind_by_the_time_for_headers_and_a_record() {
+        let grace = |headers: u64, rate| {
+            body_grace(&ClientTimeouts {
+                handshake: SECOND,
+                headers: Duration::from_secs(headers),
+                idle: 60 * SECOND,
+                body_minimum_rate: rate,
+                response_minimum_rate: 0,
+                request: 600 * SECOND,
+                stream_idle: 300 * SECOND,
+            })
+        };
+        assert_eq!(grace(10, 1024), 26 * SECOND);
+        assert_eq!(grace(10, 16 * 1024), 11 * SECOND);
+        assert_eq!(grace(1, 1), 3 * SECOND);
+        assert_eq!(grace(1, 0), 3 * SECOND);
+        assert_eq!(grace(10, u64::MAX), 10 * SECOND);
+    }
 
     #[test]
     fn a_drip_below_the_rate_uses_its_grace_up() {

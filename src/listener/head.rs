@@ -92,6 +92,8 @@ pub struct Framing {
     pub bodiless_answer: bool,
     /// It asks for server-sent events, which have no foreseeable end.
     pub events: bool,
+    /// Its body follows only when it was told to go on (RFC 9110, section 10.1.1).
+    pub expects: bool,
 }
 
 /// How the request of this head is framed.
@@ -145,6 +147,7 @@ pub fn framing(head: &[u8], limits: &Http1Limits) -> Result<Framing, StatusCode>
         body,
         bodiless_answer: method == "HEAD",
         events: fields.events,
+        expects: http11 && fields.expects,
     })
 }
 

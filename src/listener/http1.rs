@@ -9,6 +9,7 @@ use super::{
     Shared, answer,
     chunked::Chunked,
     close::close,
+    deadline::body_grace,
     head::{self, Framing},
     stream::{Body, ClientStream, Home, Lent, Limits},
     term::{Term, within},
@@ -33,11 +34,14 @@ use tokio::{
 /// signal on the wire is still answered, with `connection: close`.
 pub const FAREWELL: Duration = Duration::from_secs(2);
 
+/// Bytes of empty lines that are skipped before a request: some clients leave one behind a body.
+const EMPTY_LINES: usize = 16;
+
 /// The limits of a request under these timeouts.
 pub fn limits(timeouts: &ClientTimeouts) -> Limits {
     Limits {
         body_minimum_rate: timeouts.body_minimum_rate,
-        body_grace: timeouts.headers,
+        body_grace: body_grace(timeouts),
         response_minimum_rate: timeouts.response_minimum_rate,
         response_grace: timeouts.idle,
         stream_idle: timeouts.stream_idle,
@@ -80,7 +84,7 @@ where
                 stream.timed_out = true;
                 break;
             }
-            Head::TooLarge(status) => {
+            Head::Unfit(status) => {
                 shared.metrics.connection_refused(head::reason(status));
                 refuse(&mut stream, status).await;
                 break;
@@ -212,17 +216,15 @@ async fn refuse(stream: &mut ClientStream, status: StatusCode) {
 
 enum Head {
     /// A whole head of `end` bytes was read ahead; the first of them came at `begun`.
-    Complete {
-        end: usize,
-        begun: Instant,
-    },
+    Complete { end: usize, begun: Instant },
     /// The client closed.
     Closed,
     /// No request began in time.
     Idle,
     /// A request began and its head did not end in time.
     Late,
-    TooLarge(StatusCode),
+    /// It is to be refused before it is whole.
+    Unfit(StatusCode),
 }
 
 /// Waits for requests.
@@ -255,24 +257,31 @@ impl<F: Future<Output = ()>> Waiting<'_, F> {
         let mut scanned = 0;
         let mut since = None;
         let mut begun = None;
+        let mut skipped = 0_usize;
         poll_fn(|cx| {
+            // It ends: no read is without a byte, and both sorts of them are bounded.
             loop {
                 let empty_lines = head::leading_empty_lines(stream.ahead());
                 if empty_lines > 0 {
                     drop(stream.take_ahead(empty_lines));
                     scanned = 0;
+                    skipped = skipped.saturating_add(empty_lines);
+                    if skipped > EMPTY_LINES {
+                        return Poll::Ready(Head::Unfit(StatusCode::BAD_REQUEST));
+                    }
                 }
-                if let Some(end) = head::end(stream.ahead(), &mut scanned) {
-                    let begun = begun.unwrap_or_else(Instant::now);
-                    return Poll::Ready(Head::Complete { end, begun });
+                if !stream.ahead().is_empty() {
+                    // It may have come behind the request before.
+                    let begun = *begun.get_or_insert_with(Instant::now);
+                    if let Some(end) = head::end(stream.ahead(), &mut scanned) {
+                        return Poll::Ready(Head::Complete { end, begun });
+                    }
                 }
                 if let Err(status) = head::size(stream.ahead(), &self.settings.http1) {
-                    return Poll::Ready(Head::TooLarge(status));
+                    return Poll::Ready(Head::Unfit(status));
                 }
                 match stream.poll_ahead(cx) {
-                    Poll::Ready(Ok(1..)) => {
-                        begun.get_or_insert_with(Instant::now);
-                    }
+                    Poll::Ready(Ok(1..)) => {}
                     Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Head::Closed),
                     Poll::Pending => return self.wait(stream, &mut since, begun, cx),
                 }
@@ -301,7 +310,8 @@ impl<F: Future<Output = ()>> Waiting<'_, F> {
             (None, None) => since + timeouts.idle,
         };
         stream.poll_deadline(deadline, cx).map(|()| {
-            if begun.is_some() || (self.first && self.left.is_none()) {
+            // Nothing began, on a first connection as well: browsers open some that they may not need.
+            if begun.is_some() {
                 Head::Late
             } else {
                 Head::Idle

@@ -22,9 +22,11 @@ pub async fn serve(mut tcp: TcpStream, shared: &Shared) {
     let mut limits = config.connections.http1.clone();
     limits.header_bytes = limits.header_bytes.min(MAXIMUM);
     drop(config);
+    let mut request = BytesMut::new();
     let answered = timeout(limit, async {
-        let request = read(&mut tcp, &limits).await?;
-        let answer = match location(&request, port, &limits) {
+        let end = read(&mut tcp, &mut request, &limits).await?;
+        let request = request.get(..end).unwrap_or_default();
+        let answer = match location(request, port, &limits) {
             Ok(location) => answer::redirect(&location),
             Err(status) => {
                 shared.metrics.connection_refused(head::reason(status));
@@ -38,8 +40,9 @@ pub async fn serve(mut tcp: TcpStream, shared: &Shared) {
     match answered {
         // Answered in time: how long the client takes to close is nobody's fault.
         Ok(Some(())) => close::discard(tcp).await,
-        Ok(None) => {}
-        Err(_) => shared.metrics.connection_refused("timeout"),
+        // Browsers open connections that they may not need.
+        Err(_) if !request.is_empty() => shared.metrics.connection_refused("timeout"),
+        Ok(None) | Err(_) => {}
     }
 }
 
@@ -52,19 +55,19 @@ fn https_port(config: &crate::config::Config) -> u16 {
         .map_or(443, |listener| listener.address.port())
 }
 
-/// A whole head, or as much as there is when it gets too large; `None` when the client leaves.
-async fn read(tcp: &mut TcpStream, limits: &Http1Limits) -> Option<BytesMut> {
-    let mut request = BytesMut::with_capacity(1024);
+/// Where a whole head ends, or as much as there is when it gets too large; `None` when the client
+/// leaves.
+async fn read(tcp: &mut TcpStream, request: &mut BytesMut, limits: &Http1Limits) -> Option<usize> {
+    request.reserve(1024);
     let mut scanned = 0;
     loop {
-        if let Some(end) = head::end(&request, &mut scanned) {
-            request.truncate(end);
-            return Some(request);
+        if let Some(end) = head::end(request, &mut scanned) {
+            return Some(end);
         }
-        if head::size(&request, limits).is_err() {
-            return Some(request);
+        if head::size(request, limits).is_err() {
+            return Some(request.len());
         }
-        if tcp.read_buf(&mut request).await.ok()? == 0 {
+        if tcp.read_buf(request).await.ok()? == 0 {
             return None;
         }
     }

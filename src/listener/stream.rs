@@ -133,6 +133,8 @@ pub struct ClientStream {
     bodiless_answer: bool,
     /// The request asked for server-sent events.
     events: bool,
+    /// The client may wait with its body to be told to go on.
+    expects: bool,
     /// What of the answer is still due.
     answer: Answer,
     /// Something moved since [`Expected::Upgraded`] last looked at the clock.
@@ -178,6 +180,7 @@ impl ClientStream {
             unanswered: false,
             bodiless_answer: false,
             events: false,
+            expects: false,
             answer: Answer::Complete,
             moved: false,
             ended: false,
@@ -232,6 +235,7 @@ impl ClientStream {
         self.unanswered = true;
         self.bodiless_answer = framing.bodiless_answer;
         self.events = framing.events;
+        self.expects = framing.expects;
         self.answer = Answer::Complete;
         self.drain = limits.drain();
         let progress = &self.connection.progress;
@@ -352,6 +356,8 @@ impl ClientStream {
                 watch.starves();
                 return Poll::Pending;
             }
+            // It is the upstream that is waited for.
+            Expected::Length(..) | Expected::Chunked(..) if self.expects => return Poll::Pending,
             Expected::Length(_, pace) | Expected::Chunked(_, pace) => {
                 (pace.waits(Instant::now), "slow_body")
             }
@@ -368,6 +374,7 @@ impl ClientStream {
 
     /// How many of `bytes` belong to the request in service: all, unless it ends within them.
     fn admit(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.expects = false;
         let taken = match &mut self.expected {
             Expected::Nothing => 0,
             Expected::Frames(watch) => {
@@ -423,6 +430,9 @@ impl ClientStream {
     /// Looks at what a response begins with: 101 turns the connection into a stream.
     fn note_write(&mut self, data: &[u8]) {
         if self.unanswered {
+            if data.starts_with(b"HTTP/1.1 100") || !data.starts_with(b"HTTP/1.1 1") {
+                self.expects = false;
+            }
             if data.starts_with(b"HTTP/1.1 101") {
                 self.expected = Expected::Upgraded {
                     limit: self.limits.stream_idle,

@@ -1,5 +1,6 @@
 //! How long an HTTP/1 request may take in all. There is a total; beyond it, a request lives on while
-//! it makes progress, so that long downloads, uploads and streams do, and anything stuck ends. The
+//! it makes progress, so that long downloads, uploads and streams do, and anything stuck ends. Where
+//! pingora's timeout for an upstream is that of a stream, the wait for its answer is bounded here. The
 //! deadlines of single reads and writes are the stream's.
 
 use super::deadline::Alarm;
@@ -26,9 +27,13 @@ pub struct Term<'a> {
     /// What had moved when it was last looked at, and since when nothing is known to have moved.
     seen: u64,
     quiet_since: Instant,
-    /// When the upstream must have begun its answer.
-    answer_due: Option<Instant>,
+    /// When the upstream must have begun its answer, and what that was reckoned from.
+    answer_due: Option<(Instant, Wait)>,
 }
+
+/// What a wait for an upstream began with: the try, and what had moved by then. While the request is
+/// still arriving the upstream is not to blame, so that the wait begins again with each piece of it.
+type Wait = (u32, u64);
 
 impl<'a> Term<'a> {
     #[must_use]
@@ -63,19 +68,24 @@ impl<'a> Term<'a> {
 
     /// When to look at it. `now` is asked for only by requests for streams.
     fn deadline(&mut self, now: impl FnOnce() -> Instant) -> Instant {
-        let patience = self.progress.patience.load(Relaxed);
-        if patience == 0 || self.progress.answered.load(Relaxed) {
+        let progress = self.progress;
+        let patience = progress.patience.load(Relaxed);
+        if patience == 0 || progress.answered.load(Relaxed) {
             return self.next;
         }
-        let patience = Duration::from_millis(patience.into());
-        let due = *self.answer_due.get_or_insert_with(|| now() + patience);
+        let wait = (progress.tries.load(Relaxed), progress.bytes.load(Relaxed));
+        let due = match self.answer_due {
+            Some((due, since)) if since == wait => due,
+            _ => now() + Duration::from_millis(patience.into()),
+        };
+        self.answer_due = Some((due, wait));
         due.min(self.next)
     }
 
     /// Whether it may go on, at a deadline.
     fn lives_on(&mut self, now: Instant) -> bool {
         let answered = self.progress.answered.load(Relaxed);
-        if !answered && self.answer_due.is_some_and(|due| now >= due) {
+        if !answered && self.answer_due.is_some_and(|(due, _)| now >= due) {
             return false;
         }
         if now < self.next {
@@ -192,9 +202,24 @@ mod tests {
     #[test]
     fn to_ask_for_a_stream_gains_no_time_for_the_answer() {
         let progress = Progress::default();
-        progress.patience.store(30_000, Relaxed);
-        assert_eq!(ends_after(&progress, &timeouts(), |_| true), 30);
+        progress.awaits(30 * SECOND);
+        assert_eq!(ends_after(&progress, &timeouts(), |_| false), 30);
         progress.answered.store(true, Relaxed);
         assert_eq!(ends_after(&progress, &timeouts(), |_| true), 5000);
+    }
+
+    #[test]
+    fn an_upstream_is_waited_for_from_the_end_of_the_request_and_for_each_try() {
+        let progress = Progress::default();
+        progress.awaits(30 * SECOND);
+        // A long upload, whose last byte comes in the second before.
+        assert_eq!(ends_after(&progress, &timeouts(), |at| at < 200), 230);
+        let retried = |at| {
+            if at == 20 {
+                progress.awaits(30 * SECOND);
+            }
+            false
+        };
+        assert_eq!(ends_after(&progress, &timeouts(), retried), 51);
     }
 }

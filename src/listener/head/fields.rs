@@ -42,7 +42,8 @@ pub struct Fields<'a> {
     pub events: bool,
     /// An expectation other than `100-continue`.
     pub expects_more: bool,
-    expects: bool,
+    /// `100-continue`, or an expectation that is refused.
+    pub expects: bool,
     length: Option<u64>,
     chunked: bool,
     web_socket: bool,

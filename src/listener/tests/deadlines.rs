@@ -13,6 +13,16 @@ use tokio::{
 
 const SHORT: Duration = Duration::from_millis(250);
 
+/// Connections that were refused for the time they took.
+fn late(edge: &Edge) -> u32 {
+    let metrics = edge.shared.metrics.render();
+    let line = r#"refused_total{reason="timeout"} "#;
+    let count = metrics.split_once(line).map(|(_, rest)| rest);
+    count.map_or(0, |rest| {
+        rest.split_whitespace().next().unwrap().parse().unwrap()
+    })
+}
+
 /// Sends `head`, then one piece after another, never an end; gives what came back when the connection
 /// was closed on it.
 async fn drip(
@@ -60,9 +70,10 @@ async fn a_header_drip_is_closed_at_the_deadline() {
     assert!(drip(wire, "GET / HTTP/1.1\r\nx: ", "x").await.is_empty());
     let tcp = connect(edge.addresses[1]).await;
     assert!(drip(tcp, "GET / HTTP/1.1\r\nx: ", "x").await.is_empty());
-    // Empty lines don't count as a beginning that never ends.
+    // Empty lines don't count as a beginning that never ends, and there may not be many.
     let tcp = connect(edge.addresses[1]).await;
-    assert!(drip(tcp, "", "\r\n").await.is_empty());
+    let answer = drip(tcp, "", "\r\n").await;
+    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 400 "));
     // A second request on a connection has the same deadline.
     let tcp = connect(edge.addresses[1]).await;
     let answer = drip(
@@ -72,6 +83,39 @@ async fn a_header_drip_is_closed_at_the_deadline() {
     )
     .await;
     assert!(answer.ends_with(b"GET /1 0"));
+    // Nor does it matter that its beginning came with the request before.
+    let before = late(&edge);
+    let mut client = Client::new(connect(edge.addresses[1]).await);
+    client
+        .send("GET /1 HTTP/1.1\r\nhost: a\r\n\r\nGET /2 HTTP/1.1\r\nx: ")
+        .await;
+    assert_eq!(client.answer().await.unwrap().body, "GET /1 0");
+    assert!(client.rest().await.0.is_empty());
+    assert_eq!(late(&edge), before + 1);
+    edge.stop().await;
+}
+
+/// A browser's connection for later, which it never needs.
+#[tokio::test]
+async fn a_connection_that_is_never_used_ends_as_others_do() {
+    let certificate = certificate(&["app.test"]);
+    let mut config = config(vec![tls(vec![certificate.clone()]), plain()]);
+    config.connections.timeouts.headers = SHORT;
+    let edge = Edge::start(config, 1).await;
+    let trusting = client_config(&[&certificate], &["http/1.1"]);
+    let wire = handshake(connect(edge.addresses[0]).await, "app.test", &trusting)
+        .await
+        .unwrap();
+    let mut unused = [
+        Client::new(wire),
+        Client::new(connect(edge.addresses[1]).await),
+    ];
+    for client in &mut unused {
+        let (rest, by_reset) = client.rest().await;
+        assert!(rest.is_empty() && !by_reset, "{rest:?} {by_reset}");
+    }
+    assert_eq!(late(&edge), 0);
+    drop(unused);
     edge.stop().await;
 }
 
