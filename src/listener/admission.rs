@@ -18,6 +18,7 @@ use std::{
     time::Duration,
 };
 use tokio::time::{Instant, timeout_at};
+use verdict::prefix::Prefix;
 
 /// What there is for clients with a ticket, as a part of the strangers' share.
 const TICKETS: f64 = 0.25;
@@ -32,7 +33,7 @@ struct State {
 /// Why a handshake may not begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// The line is full.
+    /// There is no place in line.
     Full,
     /// The deadline came first.
     Late,
@@ -76,16 +77,17 @@ impl Admission {
     /// the next in line asks.
     ///
     /// # Errors
-    /// When the line is full, at the deadline, or when the client is gone.
+    /// When the line is full, or full of this client, at the deadline, or when the client is gone.
     pub async fn wait(
         &self,
+        client: Prefix,
         limits: &Handshakes,
         share: f64,
         deadline: Instant,
         mut left: impl FnMut(&mut Context<'_>) -> Poll<()>,
     ) -> Result<Turn<'_>, Refused> {
         let most = usize::try_from(limits.waiting.get()).unwrap_or(usize::MAX);
-        let joined = self.0.lock().line.join(most);
+        let joined = self.0.lock().line.join(client, most);
         let number = joined.ok_or(Refused::Full)?;
         let mut turn = self.turn(number, share, Purse::Strangers);
         let wait = poll_fn(|cx| {

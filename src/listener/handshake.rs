@@ -137,7 +137,7 @@ async fn turn<'a>(
         return Ok(Some(turn));
     }
     let left = |cx: &mut Context<'_>| poll_left(tcp, cx);
-    let turn = admission.wait(&terms.limits, share, terms.deadline, left);
+    let turn = admission.wait(terms.client, &terms.limits, share, terms.deadline, left);
     turn.await.map(Some)
 }
 

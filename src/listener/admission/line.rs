@@ -1,11 +1,21 @@
 //! Who waits for a worker's handshake budget, first come first served.
 
-use std::{collections::VecDeque, task::Waker};
+use std::{
+    collections::{HashMap, VecDeque, hash_map::Entry},
+    task::Waker,
+};
+use verdict::prefix::{Prefix, PrefixLengths};
+
+/// Places that one site may have, which is a client in IPv4 and a /48 in IPv6: whoever has one /64 there
+/// has them all.
+const OF_ONE_SITE: u32 = 2;
 
 /// Numbers rise from front to back.
 #[derive(Debug, Default)]
 pub struct Line {
     waiting: VecDeque<Place>,
+    /// How many places each site has, as a newcomer.
+    sites: HashMap<Prefix, u32>,
     newcomers: usize,
     next: u64,
 }
@@ -13,8 +23,8 @@ pub struct Line {
 #[derive(Debug)]
 struct Place {
     number: u64,
-    /// Whether nothing of its handshake was done yet. The length of the line is measured by these.
-    newcomer: bool,
+    /// Of whom nothing of the handshake was done yet: the length of the line is measured by these.
+    newcomer: Option<Prefix>,
     waker: Option<Waker>,
 }
 
@@ -28,6 +38,11 @@ impl Line {
         self.waiting.len()
     }
 
+    #[cfg(test)]
+    pub fn remembers_nobody(&self) -> bool {
+        self.sites.is_empty() && self.newcomers == 0
+    }
+
     /// The next number, which a handshake keeps to its end.
     pub fn number(&mut self) -> u64 {
         let number = self.next;
@@ -35,16 +50,23 @@ impl Line {
         number
     }
 
-    /// Joins the line at its end, if it is shorter than `most`: the number.
-    pub fn join(&mut self, most: usize) -> Option<u64> {
+    /// Joins the line at its end, if it is shorter than `most` and there are not too many of the same
+    /// site: the number.
+    pub fn join(&mut self, client: Prefix, most: usize) -> Option<u64> {
+        let site = site(client);
         if self.newcomers >= most {
             return None;
         }
+        let places = self.sites.entry(site).or_default();
+        if *places >= OF_ONE_SITE {
+            return None;
+        }
+        *places += 1;
         self.newcomers += 1;
         let number = self.number();
         self.waiting.push_back(Place {
             number,
-            newcomer: true,
+            newcomer: Some(site),
             waker: None,
         });
         Some(number)
@@ -56,7 +78,7 @@ impl Line {
         if let Err(at) = self.position(number) {
             let place = Place {
                 number,
-                newcomer: false,
+                newcomer: None,
                 waker: None,
             };
             self.waiting.insert(at, place);
@@ -86,8 +108,14 @@ impl Line {
         let Ok(at) = self.position(number) else {
             return;
         };
-        if self.waiting.remove(at).is_some_and(|place| place.newcomer) {
+        if let Some(site) = self.waiting.remove(at).and_then(|place| place.newcomer) {
             self.newcomers -= 1;
+            if let Entry::Occupied(mut places) = self.sites.entry(site) {
+                *places.get_mut() -= 1;
+                if *places.get() == 0 {
+                    places.remove();
+                }
+            }
         }
         if at == 0
             && let Some(first) = self.waiting.front()
@@ -102,4 +130,12 @@ impl Line {
         self.waiting
             .binary_search_by_key(&number, |place| place.number)
     }
+}
+
+fn site(client: Prefix) -> Prefix {
+    let lengths = PrefixLengths {
+        ipv4: PrefixLengths::CLIENT.ipv4,
+        ipv6: PrefixLengths::NETWORK.ipv6,
+    };
+    Prefix::of(client.address(), lengths)
 }

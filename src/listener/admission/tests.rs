@@ -6,7 +6,7 @@ use std::{
     },
     task::{Wake, Waker},
 };
-use verdict::Nanos;
+use verdict::{Nanos, prefix::PrefixLengths};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
@@ -67,6 +67,14 @@ fn debt_and_savings_are_bounded() {
     assert!(!bucket.wait(0.5, at(0)).is_zero(), "no more than a burst");
 }
 
+fn client(number: u32) -> Prefix {
+    prefix(std::net::Ipv4Addr::from(number).into())
+}
+
+fn prefix(ip: std::net::IpAddr) -> Prefix {
+    Prefix::of(ip, PrefixLengths::CLIENT)
+}
+
 /// Counts how often it is woken.
 #[derive(Default)]
 struct Bell(AtomicU32);
@@ -83,8 +91,8 @@ fn the_line_keeps_its_order_whoever_leaves() {
     let bells: Vec<Arc<Bell>> = (0..4).map(|_| Arc::default()).collect();
     let wakers: Vec<Waker> = bells.iter().cloned().map(Waker::from).collect();
     let rung = |at: usize| bells[at].0.load(Relaxed);
-    let numbers: Vec<u64> = (0..4).map(|_| line.join(4).unwrap()).collect();
-    assert_eq!(line.join(4), None, "full");
+    let numbers: Vec<u64> = (0..4).map(|at| line.join(client(at), 4).unwrap()).collect();
+    assert_eq!(line.join(client(9), 4), None, "full");
     for (at, number) in numbers.iter().enumerate() {
         assert_eq!(line.is_first(*number, &wakers[at]), at == 0);
     }
@@ -98,7 +106,38 @@ fn the_line_keeps_its_order_whoever_leaves() {
     assert_eq!(rung(3), 1);
     line.leave(numbers[3]);
     assert!(line.is_empty());
-    assert!(line.join(1).is_some_and(|number| number > numbers[3]));
+    assert!(
+        line.join(client(1), 1)
+            .is_some_and(|number| number > numbers[3])
+    );
+}
+
+#[test]
+fn nobody_has_more_than_two_places_in_line() {
+    let mut line = Line::default();
+    let of = |text: &str| prefix(text.parse().unwrap());
+    let first = line.join(client(1), 100).unwrap();
+    assert!(line.join(client(1), 100).is_some());
+    assert_eq!(line.join(client(1), 100), None);
+    assert!(line.join(client(2), 100).is_some(), "a neighbour");
+    // The rest of a handshake that was let in takes none of them.
+    line.leave(first);
+    line.rejoin(first);
+    assert!(line.join(client(1), 100).is_some());
+    assert_eq!(line.join(client(1), 100), None);
+    line.leave(first);
+    assert_eq!(line.join(client(1), 100), None, "that was none of the two");
+    // A /48 is one site.
+    let last = line.join(of("2001:db8:1:1::1"), 100).unwrap();
+    assert!(line.join(of("2001:db8:1:2::1"), 100).is_some());
+    assert_eq!(line.join(of("2001:db8:1:3::1"), 100), None);
+    assert!(line.join(of("2001:db8:2:3::1"), 100).is_some());
+    line.leave(last);
+    assert!(line.join(of("2001:db8:1:3::1"), 100).is_some());
+    for number in 0..20 {
+        line.leave(number);
+    }
+    assert!(line.is_empty() && line.remembers_nobody());
 }
 
 #[test]
@@ -106,17 +145,17 @@ fn the_rest_of_a_handshake_stands_before_all_that_came_later() {
     let mut line = Line::default();
     let bell = Arc::new(Bell::default());
     let waker = Waker::from(Arc::clone(&bell));
-    let early = line.join(1).unwrap();
+    let early = line.join(client(1), 1).unwrap();
     line.leave(early);
-    let late = line.join(1).unwrap();
+    let late = line.join(client(1), 1).unwrap();
     assert!(line.is_first(late, &waker));
     line.rejoin(early);
     line.rejoin(early);
     assert!(line.holds(early) && !line.is_first(late, &waker));
-    assert_eq!(line.join(1), None, "full of newcomers");
+    assert_eq!(line.join(client(1), 1), None, "full of newcomers");
     line.leave(late);
     // It takes no newcomer's place.
-    let later = line.join(1).unwrap();
+    let later = line.join(client(1), 1).unwrap();
     assert!(!line.is_first(later, &waker));
     line.leave(early);
     assert_eq!(bell.0.load(Relaxed), 1, "it is this one's turn");
@@ -139,7 +178,7 @@ fn spent() -> Arc<Admission> {
 async fn wait(admission: &Admission, share: f64, patience: Duration) -> Result<Turn<'_>, Refused> {
     let deadline = Instant::now() + patience;
     admission
-        .wait(&limits(2), share, deadline, |_| Poll::Pending)
+        .wait(client(1), &limits(2), share, deadline, |_| Poll::Pending)
         .await
 }
 
@@ -176,7 +215,7 @@ async fn a_full_line_a_deadline_and_a_client_that_leaves() {
 
     let deadline = Instant::now() + Duration::from_secs(60);
     let gone = admission
-        .wait(&limits(2), 0.001, deadline, |_| Poll::Ready(()))
+        .wait(client(1), &limits(2), 0.001, deadline, |_| Poll::Ready(()))
         .await;
     assert_eq!(gone.unwrap_err(), Refused::Gone);
     assert!(admission.0.lock().line.is_empty());
