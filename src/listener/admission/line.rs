@@ -1,13 +1,13 @@
 //! Who waits for a worker's handshake budget, first come first served.
 
+use crate::listener::conduct::SITE;
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},
     task::Waker,
 };
-use verdict::prefix::{Prefix, PrefixLengths};
+use verdict::prefix::Prefix;
 
-/// Places that one site may have, which is a client in IPv4 and a /48 in IPv6: whoever has one /64 there
-/// has them all.
+/// Places that one site may have.
 const OF_ONE_SITE: u32 = 2;
 
 /// Numbers rise from front to back.
@@ -53,7 +53,7 @@ impl Line {
     /// Joins the line at its end, if it is shorter than `most` and there are not too many of the same
     /// site: the number.
     pub fn join(&mut self, client: Prefix, most: usize) -> Option<u64> {
-        let site = site(client);
+        let site = Prefix::of(client.address(), SITE);
         if self.newcomers >= most {
             return None;
         }
@@ -130,12 +130,4 @@ impl Line {
         self.waiting
             .binary_search_by_key(&number, |place| place.number)
     }
-}
-
-fn site(client: Prefix) -> Prefix {
-    let lengths = PrefixLengths {
-        ipv4: PrefixLengths::CLIENT.ipv4,
-        ipv6: PrefixLengths::NETWORK.ipv6,
-    };
-    Prefix::of(client.address(), lengths)
 }
