@@ -16,7 +16,11 @@ use pingora_core::{Error, ErrorSource, ErrorType};
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 use std::time::Duration;
-use verdict::{decision::Action, prefix::Prefix};
+use verdict::{
+    decision::{Action, Finding, Source},
+    policy::{KeyPart, LimitSpec},
+    prefix::Prefix,
+};
 
 /// What an upstream's failure counts as, and a sentence for the operator.
 #[must_use]
@@ -133,7 +137,7 @@ pub fn write(recorder: &Recorder, session: &Session, exchange: &Exchange) {
 
 /// Notes what a request that has ended says of its client, for the handshakes to come: good conduct is
 /// to be let through and answered by an upstream with no error, or to carry a clearance; bad conduct is
-/// to be refused. It is the other end of the socket that is noted, be it a trusted proxy.
+/// to be refused for what the client itself did. It is the other end of the socket that is noted, be it a trusted proxy.
 pub fn conduct(conduct: &Conduct, request: &RequestHeader, exchange: &Exchange) {
     let Some(arrival) = &exchange.arrival else {
         return;
@@ -154,11 +158,25 @@ pub fn conduct(conduct: &Conduct, request: &RequestHeader, exchange: &Exchange) 
         }
         Action::Challenge(_) => {}
         Action::Throttle | Action::Tarpit(_) | Action::Deny | Action::Drop | Action::Ban(_) => {
+            let limits = arrival.generation.policy.limits();
+            let finding = decision.and_then(|decision| decision.finding.as_ref());
             // A proxy does not answer for those it speaks for.
-            if !arrival.is_proxied() {
+            if !arrival.is_proxied() && finding.is_none_or(|finding| blames(finding, limits)) {
                 conduct.bad(peer(), &connection.standing);
             }
         }
+    }
+}
+
+/// Whether this was the client's own doing: not so with a limit that others fill with it, as bulkheads
+/// are, and limits by route or network.
+fn blames(finding: &Finding, limits: &[LimitSpec]) -> bool {
+    match finding.source {
+        Source::List | Source::Rule => true,
+        Source::Limit => limits.iter().any(|limit| {
+            let of_one = |part: &KeyPart| matches!(part, KeyPart::ClientIp | KeyPart::UserId);
+            limit.name == finding.name && limit.key.iter().any(of_one)
+        }),
     }
 }
 
@@ -272,3 +290,6 @@ fn protocol(version: Version) -> &'static str {
         _ => "HTTP/1.1",
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,133 +1,39 @@
-//! The handshake budget of one worker, in CPU time: what handshakes of unknown clients may take, and
-//! the line they wait in once it is spent. Who counts as known is told by the handshake; see
+//! The handshake budget of one worker: what handshakes of clients that nobody knows may take of its
+//! time, and the line they wait in once that is spent. Who counts as known is told by the handshake; see
 //! docs/decisions/handshake-budget.md.
-//!
-//! Time is an argument down to [`Admission`] itself, which is where clocks are read.
+
+mod bucket;
+mod line;
 
 use super::deadline::Alarm;
 use crate::{clock, config::model::Handshakes};
+use bucket::Bucket;
+use line::Line;
 use parking_lot::Mutex;
 use rustix::time::{ClockId, clock_gettime};
 use std::{
-    collections::VecDeque,
     future::{Future, poll_fn},
     pin::Pin,
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, ready},
     time::Duration,
 };
-use tokio::time::Instant;
-use verdict::Nanos;
+use tokio::time::{Instant, timeout_at};
+use verdict::prefix::Prefix;
 
-/// How much unused budget is kept for a burst, and how much debt at the most.
-const BURST: i64 = 100_000_000;
-
-/// A token bucket of CPU nanoseconds. What a handshake costs is known only afterwards, so that the
-/// level may fall below zero; what is lent that way is paid back before the next begins.
-#[derive(Debug)]
-struct Bucket {
-    level: i64,
-    /// When `level` was true.
-    at: Nanos,
-}
-
-impl Bucket {
-    fn new(now: Nanos) -> Self {
-        Self {
-            level: BURST,
-            at: now,
-        }
-    }
-
-    /// How long until the next handshake may begin: zero for now.
-    fn wait(&mut self, share: f64, now: Nanos) -> Duration {
-        let passed = now.since(self.at);
-        self.at = self.at.max(now);
-        self.level = self.level.saturating_add(nanos(passed.mul_f64(share)));
-        self.level = self.level.min(BURST);
-        if self.level > 0 {
-            return Duration::ZERO;
-        }
-        let missing = u64::try_from(self.level.saturating_neg().saturating_add(1)).unwrap_or(0);
-        Duration::from_nanos(missing).div_f64(share.max(0.001))
-    }
-
-    fn charge(&mut self, took: Duration) {
-        self.level = self.level.saturating_sub(nanos(took)).max(-BURST);
-    }
-
-    fn refund(&mut self, took: Duration) {
-        self.level = self.level.saturating_add(nanos(took)).min(BURST);
-    }
-}
-
-fn nanos(duration: Duration) -> i64 {
-    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
-}
-
-/// Who waits, first come first served.
-#[derive(Debug, Default)]
-struct Line {
-    /// Numbers rise from front to back.
-    waiting: VecDeque<(u64, Option<Waker>)>,
-    next: u64,
-}
-
-impl Line {
-    /// Joins the line, if it is shorter than `most`.
-    fn join(&mut self, most: usize) -> Option<u64> {
-        if self.waiting.len() >= most {
-            return None;
-        }
-        let number = self.next;
-        self.next = self.next.wrapping_add(1);
-        self.waiting.push_back((number, None));
-        Some(number)
-    }
-
-    /// Whether this one is the first; it will be woken when it becomes so.
-    fn is_first(&mut self, number: u64, waker: &Waker) -> bool {
-        if let Some(at) = self.position(number)
-            && let Some((_, known)) = self.waiting.get_mut(at)
-        {
-            match known {
-                Some(known) => known.clone_from(waker),
-                None => *known = Some(waker.clone()),
-            }
-            return at == 0;
-        }
-        false
-    }
-
-    /// Leaves the line from wherever it stands; the new first one is woken.
-    fn leave(&mut self, number: u64) {
-        let Some(at) = self.position(number) else {
-            return;
-        };
-        self.waiting.remove(at);
-        if at == 0
-            && let Some((_, Some(first))) = self.waiting.front()
-        {
-            first.wake_by_ref();
-        }
-    }
-
-    fn position(&self, number: u64) -> Option<usize> {
-        self.waiting
-            .binary_search_by_key(&number, |(number, _)| *number)
-            .ok()
-    }
-}
+/// What there is for clients with a ticket, as a part of the strangers' share.
+const TICKETS: f64 = 0.25;
 
 #[derive(Debug)]
 struct State {
-    bucket: Bucket,
+    strangers: Bucket,
+    tickets: Bucket,
     line: Line,
 }
 
 /// Why a handshake may not begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// The line is full.
+    /// There is no place in line.
     Full,
     /// The deadline came first.
     Late,
@@ -141,18 +47,28 @@ pub struct Admission(Mutex<State>);
 
 impl Default for Admission {
     fn default() -> Self {
+        let now = clock::now();
         Self(Mutex::new(State {
-            bucket: Bucket::new(clock::now()),
+            strangers: Bucket::new(now),
+            tickets: Bucket::new(now),
             line: Line::default(),
         }))
     }
 }
 
 impl Admission {
-    /// Whether a handshake may begin at once, whoever asks: there is budget, and nobody waits for it.
-    pub fn is_open(&self, share: f64) -> bool {
+    /// For a handshake that may begin at once, whoever asks: there is budget, and nobody waits for it.
+    pub fn at_once(&self, share: f64) -> Option<Turn<'_>> {
         let mut state = self.0.lock();
-        state.line.waiting.is_empty() && state.bucket.wait(share, clock::now()).is_zero()
+        let open = state.line.is_empty() && state.strangers.wait(share, clock::now()).is_zero();
+        open.then(|| self.turn(state.line.number(), share, Purse::Strangers))
+    }
+
+    /// For a handshake that may begin at once if its client has a ticket.
+    pub fn by_ticket(&self, share: f64) -> Option<Turn<'_>> {
+        let mut state = self.0.lock();
+        let open = state.tickets.wait(share * TICKETS, clock::now()).is_zero();
+        open.then(|| self.turn(state.line.number(), share, Purse::Tickets))
     }
 
     /// Waits in line for the budget. `left` is ready when the client has gone.
@@ -161,97 +77,178 @@ impl Admission {
     /// the next in line asks.
     ///
     /// # Errors
-    /// When the line is full, at the deadline, or when the client is gone.
+    /// When the line is full, or full of this client, at the deadline, or when the client is gone.
     pub async fn wait(
         &self,
+        client: Prefix,
         limits: &Handshakes,
         share: f64,
         deadline: Instant,
         mut left: impl FnMut(&mut Context<'_>) -> Poll<()>,
-    ) -> Result<(), Refused> {
+    ) -> Result<Turn<'_>, Refused> {
         let most = usize::try_from(limits.waiting.get()).unwrap_or(usize::MAX);
-        let joined = self.0.lock().line.join(most);
-        let place = Place {
-            admission: self,
-            number: joined.ok_or(Refused::Full)?,
-        };
-        let mut alarm = Alarm::default();
-        poll_fn(|cx| {
+        let joined = self.0.lock().line.join(client, most);
+        let number = joined.ok_or(Refused::Full)?;
+        let mut turn = self.turn(number, share, Purse::Strangers);
+        let wait = poll_fn(|cx| {
             if left(cx).is_ready() {
                 return Poll::Ready(Err(Refused::Gone));
             }
-            loop {
-                let now = Instant::now();
-                if now >= deadline {
-                    return Poll::Ready(Err(Refused::Late));
-                }
-                let until = match place.turn(share, cx.waker()) {
-                    Some(Duration::ZERO) => return Poll::Ready(Ok(())),
-                    Some(wait) => deadline.min(now + wait),
-                    None => deadline,
-                };
-                ready!(alarm.poll(until, cx));
+            turn.poll(cx).map(Ok)
+        });
+        timeout_at(deadline, wait)
+            .await
+            .unwrap_or(Err(Refused::Late))?;
+        Ok(turn)
+    }
+
+    fn turn(&self, number: u64, share: f64, purse: Purse) -> Turn<'_> {
+        Turn {
+            admission: self,
+            number,
+            share,
+            purse,
+            paid: [Duration::ZERO; 2],
+            alarm: Alarm::default(),
+        }
+    }
+
+    fn charge(&self, purse: Purse, took: Duration) {
+        self.0.lock().bucket(purse).charge(took);
+    }
+}
+
+#[cfg(test)]
+impl Admission {
+    /// As after a flood: nothing is left to strangers.
+    pub(super) fn spend(&self) {
+        self.charge(Purse::Strangers, Duration::from_secs(9));
+    }
+
+    /// Nor to those with a ticket.
+    pub(super) fn spend_tickets(&self) {
+        self.charge(Purse::Tickets, Duration::from_secs(9));
+    }
+
+    /// As after a rest.
+    pub(super) fn fill(&self) {
+        let mut state = self.0.lock();
+        state.strangers.refund(Duration::from_secs(9));
+        state.tickets.refund(Duration::from_secs(9));
+    }
+
+    /// How many stand in line.
+    pub(super) fn waiting(&self) -> usize {
+        self.0.lock().line.len()
+    }
+
+    /// What strangers have, and those with a ticket.
+    pub(super) fn levels(&self) -> (i64, i64) {
+        let state = self.0.lock();
+        (state.strangers.level, state.tickets.level)
+    }
+}
+
+impl State {
+    fn bucket(&mut self, purse: Purse) -> &mut Bucket {
+        match purse {
+            Purse::Strangers => &mut self.strangers,
+            Purse::Tickets => &mut self.tickets,
+        }
+    }
+}
+
+/// Who pays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purse {
+    Strangers,
+    Tickets,
+}
+
+/// One handshake's dealings with the budget, from its place in line to what it cost. It leaves the line
+/// on drop.
+#[derive(Debug)]
+pub struct Turn<'a> {
+    admission: &'a Admission,
+    number: u64,
+    share: f64,
+    purse: Purse,
+    /// By strangers, by those with tickets.
+    paid: [Duration; 2],
+    alarm: Alarm,
+}
+
+impl Turn<'_> {
+    /// Runs a handshake whose turn it is, and charges what it takes as it goes. Before each further
+    /// part of it there must be budget again: a client chooses how much of the work comes late, by
+    /// asking to be asked again (RFC 8446, 4.1.4).
+    pub async fn metered<F: Future + Unpin>(&mut self, mut handshake: F) -> F::Output {
+        let mut begun = false;
+        poll_fn(|cx| {
+            if begun {
+                ready!(self.poll(cx));
             }
+            begun = true;
+            let before = cpu_time();
+            let polled = Pin::new(&mut handshake).poll(cx);
+            self.pay(cpu_time().saturating_sub(before));
+            polled
         })
         .await
     }
 
-    /// Runs a handshake, or a part of it, and gives what it took of this thread's CPU time. With
-    /// `charged`, the budget is charged as it goes.
-    pub async fn metered<F: Future + Unpin>(
-        &self,
-        mut handshake: F,
-        charged: bool,
-    ) -> (F::Output, Duration) {
-        let mut total = Duration::ZERO;
-        let output = poll_fn(|cx| {
-            let before = cpu_time();
-            let polled = Pin::new(&mut handshake).poll(cx);
-            let took = cpu_time().saturating_sub(before);
-            total = total.saturating_add(took);
-            if charged {
-                self.charge(took);
-            }
-            polled
-        })
-        .await;
-        (output, total)
+    /// Ready when there is budget: out of the tickets' purse as long as it has any, else in line.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let wait = {
+                let mut state = self.admission.0.lock();
+                let now = clock::now();
+                if self.purse == Purse::Tickets {
+                    if state.tickets.wait(self.share * TICKETS, now).is_zero() {
+                        return Poll::Ready(());
+                    }
+                    self.purse = Purse::Strangers;
+                }
+                state.line.rejoin(self.number);
+                if !state.line.is_first(self.number, cx.waker()) {
+                    return Poll::Pending;
+                }
+                let wait = state.strangers.wait(self.share, now);
+                if wait.is_zero() {
+                    state.line.leave(self.number);
+                    return Poll::Ready(());
+                }
+                wait
+            };
+            ready!(self.alarm.poll(Instant::now() + wait, cx));
+        }
     }
 
-    /// Takes this from the budget.
-    pub fn charge(&self, took: Duration) {
-        self.0.lock().bucket.charge(took);
+    fn pay(&mut self, took: Duration) {
+        self.admission.charge(self.purse, took);
+        let [strangers, tickets] = &mut self.paid;
+        let paid = match self.purse {
+            Purse::Strangers => strangers,
+            Purse::Tickets => tickets,
+        };
+        *paid = paid.saturating_add(took);
     }
 
-    #[cfg(test)]
-    pub(super) fn level(&self) -> i64 {
-        self.0.lock().bucket.level
-    }
-
-    /// Gives back what was charged for a client that proved to be known.
-    pub fn refund(&self, took: Duration) {
-        self.0.lock().bucket.refund(took);
-    }
-}
-
-/// A place in line, left on drop.
-struct Place<'a> {
-    admission: &'a Admission,
-    number: u64,
-}
-
-impl Place<'_> {
-    /// How long until this one's turn; `None` as long as others stand before it.
-    fn turn(&self, share: f64, waker: &Waker) -> Option<Duration> {
+    /// Gives back what was paid for a client that proved to be known.
+    pub fn refund(self) {
+        let [strangers, tickets] = self.paid;
         let mut state = self.admission.0.lock();
-        state
-            .line
-            .is_first(self.number, waker)
-            .then(|| state.bucket.wait(share, clock::now()))
+        state.strangers.refund(strangers);
+        state.tickets.refund(tickets);
+    }
+
+    /// Whether it waits in line.
+    pub fn is_waiting(&self) -> bool {
+        self.admission.0.lock().line.holds(self.number)
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Turn<'_> {
     fn drop(&mut self) {
         self.admission.0.lock().line.leave(self.number);
     }

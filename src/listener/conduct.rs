@@ -9,16 +9,27 @@ use std::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
-use verdict::{Nanos, prefix::Prefix};
+use verdict::{
+    Nanos,
+    prefix::{Prefix, PrefixLengths},
+};
 
 /// How long good conduct is remembered.
 const REMEMBERED: Duration = Duration::from_secs(30 * 60);
 /// How often a connection that goes on behaving renews it.
 const RENEWED: Duration = Duration::from_secs(10 * 60);
-/// A power of two: the set is picked by the hash's low bits. With its ways: 64 Ki clients, 512 KiB.
+/// With its ways: 64 Ki clients, 512 KiB.
 const SETS: usize = 1 << 14;
 /// Places for a client in its set.
 const WAYS: usize = 4;
+/// Sets that the clients of one site are spread over: it can push out those in these alone.
+const SETS_OF_A_SITE: usize = 32;
+
+/// Who can have all addresses of it as easily as one: a client in IPv4, a /48 in IPv6.
+pub const SITE: PrefixLengths = PrefixLengths {
+    ipv4: PrefixLengths::CLIENT.ipv4,
+    ipv6: PrefixLengths::NETWORK.ipv6,
+};
 
 /// Clients of good conduct.
 #[derive(Debug)]
@@ -70,9 +81,9 @@ impl Conduct {
     /// The client showed bad conduct over this connection: it counts as unknown from now on, and this
     /// connection can't make up for it.
     pub fn bad(&self, client: Prefix, standing: &Standing) {
-        if standing.0.swap(SPOILT, Relaxed) != SPOILT {
-            self.forget(client);
-        }
+        standing.0.store(SPOILT, Relaxed);
+        // Each time: another connection may have earned it again meanwhile.
+        self.forget(client);
     }
 
     /// Whether the client behaved in the last half hour.
@@ -111,9 +122,11 @@ impl Conduct {
     }
 
     fn find(&self, client: Prefix) -> (u32, &[AtomicU64]) {
-        let hash = self.hasher.hash_one(client);
-        let (fingerprint, low) = split(hash);
-        let at = usize::try_from(low).unwrap_or(0) % SETS;
+        let (fingerprint, within) = split(self.hasher.hash_one(client));
+        let site = Prefix::of(client.address(), SITE);
+        let (first, _) = split(self.hasher.hash_one(site));
+        let index = |part| usize::try_from(part).unwrap_or(0);
+        let at = index(first).wrapping_add(index(within) % SETS_OF_A_SITE) % SETS;
         let set = self.sets.get(at).map_or(&[][..], |set| &set[..]);
         (fingerprint, set)
     }
@@ -142,8 +155,7 @@ fn is_remembered(marked: u32, now: Nanos) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::{IpAddr, Ipv4Addr};
-    use verdict::prefix::PrefixLengths;
+    use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
     fn client(number: u32) -> Prefix {
         Prefix::of(IpAddr::V4(Ipv4Addr::from(number)), PrefixLengths::CLIENT)
@@ -183,9 +195,7 @@ mod tests {
         conduct.good(client(1), &other, at(5000));
         assert!(conduct.is_good(client(1), at(5000)), "a new connection can");
         conduct.bad(client(1), &one);
-        assert!(conduct.is_good(client(1), at(5000)), "it said so already");
-        conduct.forget(client(1));
-        assert!(!conduct.is_good(client(1), at(5000)));
+        assert!(!conduct.is_good(client(1), at(5000)), "the first goes on");
     }
 
     #[test]
@@ -206,6 +216,37 @@ mod tests {
             assert!(!conduct.is_good(client(bad), at(2)));
         }
         assert_eq!(known(), before);
+    }
+
+    #[test]
+    fn one_site_of_ipv6_pushes_few_others_out() {
+        let conduct = Conduct::default();
+        let of = |site: u16, client: u16| {
+            let ip = Ipv6Addr::new(0x2001, 0xdb8, site, client, 0, 0, 0, 1);
+            Prefix::of(ip.into(), PrefixLengths::CLIENT)
+        };
+        let good = |prefix, second| conduct.good(prefix, &Standing::default(), at(second));
+        let others = || {
+            (0..10_000)
+                .map(client)
+                .chain((1..1000).map(|site| of(site, 7)))
+        };
+        others().for_each(|prefix| good(prefix, 1));
+        let known = || {
+            others()
+                .filter(|prefix| conduct.is_good(*prefix, at(3)))
+                .count()
+        };
+        let before = known();
+        assert!(before > 10_800, "{before}");
+        for number in 0..=u16::MAX {
+            good(of(0, number), 2);
+        }
+        let after = known();
+        // 32 of 16,384 sets are one in 512.
+        assert!(before - after < 110, "{before}, then {after}");
+        let its_own = (0..=u16::MAX).filter(|number| conduct.is_good(of(0, *number), at(3)));
+        assert!((64..=128).contains(&its_own.count()));
     }
 
     #[test]

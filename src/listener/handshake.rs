@@ -3,7 +3,7 @@
 //! certificate is served is left to [`super::tls`].
 
 use super::{
-    admission::{Admission, Refused},
+    admission::{Admission, Refused, Turn},
     client_hello::{self, ClientHello, Parsed, ja4::Ja4},
     conduct::Conduct,
     socket,
@@ -17,10 +17,9 @@ use rustls::{
 use std::{
     io,
     mem::MaybeUninit,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 use tokio::{
     io::{AsyncRead, ReadBuf},
@@ -40,7 +39,7 @@ const TRIED: usize = 2;
 #[derive(Debug)]
 pub enum Failure {
     Timeout,
-    /// The budget was spent, and the client unknown.
+    /// The budget was spent, and the client unknown: it was not begun, or not ended.
     Budget,
     Failed(io::Error),
 }
@@ -61,18 +60,6 @@ pub struct Terms<'a> {
     pub conduct: &'a Conduct,
     /// For all of it, the wait for the budget included.
     pub deadline: Instant,
-}
-
-/// What a client may draw its handshake's time from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fund {
-    /// There is no budget, or the client is of good conduct.
-    Free,
-    /// The budget, which gets it back if the session turns out to be resumed.
-    Budget,
-    /// Whatever the worker has left: there is a ticket of ours. If it is not made use of, the budget
-    /// pays after all.
-    Ticket,
 }
 
 /// Shakes hands before the deadline.
@@ -96,8 +83,8 @@ pub async fn shake(
             return Err(Failure::Timeout);
         }
     }
-    let fund = match turn(&mut tcp, &hello, &*config.ticketer, &terms).await {
-        Ok(fund) => fund,
+    let turn = match turn(&mut tcp, &hello, &*config.ticketer, &terms).await {
+        Ok(turn) => turn,
         Err(refused) => {
             socket::reset(tcp);
             return Err(match refused {
@@ -108,50 +95,50 @@ pub async fn shake(
     };
     // On the heap, and only from here on: who waits holds its hello and no more.
     let handshake = Box::pin(complete(tcp, hello, config));
-    let (ended, took) = match fund {
-        Fund::Free => (timeout_at(terms.deadline, handshake).await, Duration::ZERO),
-        Fund::Budget | Fund::Ticket => {
-            let handshake = pin!(timeout_at(terms.deadline, handshake));
-            let charged = fund == Fund::Budget;
-            terms.admission.metered(handshake, charged).await
-        }
+    let Some(mut turn) = turn else {
+        let ended = timeout_at(terms.deadline, handshake).await;
+        return ended
+            .map_err(|_| Failure::Timeout)?
+            .map_err(Failure::Failed);
     };
-    let secured = ended
-        .map_err(|_| Failure::Timeout)
-        .and_then(|done| done.map_err(Failure::Failed));
-    match (fund, secured.as_ref().is_ok_and(|done| done.resumed)) {
-        (Fund::Budget, true) => terms.admission.refund(took),
-        (Fund::Ticket, false) => terms.admission.charge(took),
-        _ => {}
+    match timeout_at(terms.deadline, turn.metered(handshake)).await {
+        Ok(Ok(secured)) => {
+            if secured.resumed {
+                turn.refund();
+            }
+            Ok(secured)
+        }
+        Ok(Err(error)) => Err(Failure::Failed(error)),
+        Err(_) if turn.is_waiting() => Err(Failure::Budget),
+        Err(_) => Err(Failure::Timeout),
     }
-    secured
 }
 
-/// Waits until this client's handshake may begin, and says at whose cost.
-async fn turn(
+/// Waits until this client's handshake may begin. `None`: at nobody's cost.
+async fn turn<'a>(
     tcp: &mut TcpStream,
     hello: &[u8],
     ticketer: &dyn ProducesTickets,
-    terms: &Terms<'_>,
-) -> Result<Fund, Refused> {
+    terms: &Terms<'a>,
+) -> Result<Option<Turn<'a>>, Refused> {
     let Some(share) = terms.limits.cpu else {
-        return Ok(Fund::Free);
+        return Ok(None);
     };
     if terms.conduct.is_good(terms.client, clock::now()) {
-        return Ok(Fund::Free);
+        return Ok(None);
     }
-    if terms.admission.is_open(share) {
-        return Ok(Fund::Budget);
+    let admission = terms.admission;
+    if let Some(turn) = admission.at_once(share) {
+        return Ok(Some(turn));
     }
-    if has_ticket(hello, ticketer) {
-        return Ok(Fund::Ticket);
+    if has_ticket(hello, ticketer)
+        && let Some(turn) = admission.by_ticket(share)
+    {
+        return Ok(Some(turn));
     }
     let left = |cx: &mut Context<'_>| poll_left(tcp, cx);
-    terms
-        .admission
-        .wait(&terms.limits, share, terms.deadline, left)
-        .await?;
-    Ok(Fund::Budget)
+    let turn = admission.wait(terms.client, &terms.limits, share, terms.deadline, left);
+    turn.await.map(Some)
 }
 
 /// Whether the client offers a session that this listener's keys made, in the way of the version that

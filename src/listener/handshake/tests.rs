@@ -13,12 +13,24 @@ use crate::{
         tls,
     },
 };
-use rustls::{ClientConfig, ClientConnection, pki_types::ServerName};
-use std::net::{IpAddr, SocketAddr};
+use rustls::{
+    ClientConfig, ClientConnection, NamedGroup,
+    client::{
+        ClientSessionMemoryCache, ClientSessionStore, Resumption, Tls12ClientSessionValue,
+        Tls13ClientSessionValue,
+    },
+    crypto::{ActiveKeyExchange, SharedSecret, SupportedKxGroup},
+    pki_types::ServerName,
+};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
     task::JoinHandle,
+    time::timeout,
 };
 use verdict::prefix::PrefixLengths;
 
@@ -32,13 +44,14 @@ struct Server {
     config: Arc<ServerConfig>,
     admission: Arc<Admission>,
     conduct: Arc<Conduct>,
+    share: f64,
     listener: TcpListener,
     address: SocketAddr,
 }
 
 impl Server {
     async fn new() -> Self {
-        let certificate = certificate(&["app.test"]);
+        let certificate = certificate(&["app.test", "other.test"]);
         let ListenerKind::Tls(settings) = tls_listener(vec![certificate.clone()]).kind else {
             unreachable!()
         };
@@ -49,6 +62,7 @@ impl Server {
             config,
             admission: Arc::default(),
             conduct: Arc::default(),
+            share: SHARE,
             address: listener.local_addr().unwrap(),
             listener,
         }
@@ -58,12 +72,13 @@ impl Server {
     async fn next(&self, deadline: Duration) -> JoinHandle<Result<Secured, Failure>> {
         let (tcp, from) = self.listener.accept().await.unwrap();
         let config = Arc::clone(&self.config);
+        let share = self.share;
         let (admission, conduct) = (Arc::clone(&self.admission), Arc::clone(&self.conduct));
         tokio::spawn(async move {
             let terms = Terms {
                 client: prefix(from.ip()),
                 limits: Handshakes {
-                    cpu: Some(SHARE),
+                    cpu: Some(share),
                     waiting: 1.try_into().unwrap(),
                 },
                 admission: &admission,
@@ -96,7 +111,7 @@ impl Server {
     }
 
     fn spend(&self) {
-        self.admission.charge(Duration::from_secs(9));
+        self.admission.spend();
     }
 }
 
@@ -217,7 +232,7 @@ async fn who_is_known_goes_first_when_the_budget_is_spent() {
             server.visit(&again, short).await,
             Err(Failure::Budget)
         ));
-        server.admission.refund(Duration::from_secs(9));
+        server.admission.fill();
     }
 }
 
@@ -290,27 +305,177 @@ async fn tickets_that_are_not_ours_are_worth_nothing() {
     assert!(worth(&server, &only_old));
 }
 
-#[tokio::test]
-async fn a_ticket_that_was_not_made_use_of_is_paid_for() {
-    let server = Server::new().await;
-    let client = only(&server.certificate, &rustls::version::TLS12);
-    server.visit(&client, LONG).await.unwrap();
-    let bytes = hello(&client);
-    let Parsed::Complete(message) = client_hello::assemble(&bytes) else {
-        panic!()
-    };
-    let ticket = ClientHello::parse(&message).unwrap().ticket().unwrap();
-    // Good for the line, but with nothing else that a handshake takes.
-    let broken = client_hello::tests::with_ticket(ticket, &[0x0303]);
-    server.spend();
-    // Half-way out of debt: nobody is let in, and whatever is charged shows.
-    server.admission.refund(Duration::from_millis(50));
-    assert!(!server.admission.is_open(SHARE));
-    let before = server.admission.level();
+/// Sends this, and what the server does with it: how the handshake ended, and what strangers and
+/// those with a ticket paid.
+async fn paid(server: &Server, hello: &[u8]) -> (Result<(), Failure>, (i64, i64)) {
+    let before = server.admission.levels();
     let mut tcp = connect(server.address).await;
-    tcp.write_all(&broken).await.unwrap();
-    let failed = server.next(LONG).await.await.unwrap();
-    assert!(matches!(failed, Err(Failure::Failed(_))));
-    let charged = before - server.admission.level();
-    assert!(charged > 0, "{charged}");
+    tcp.write_all(hello).await.unwrap();
+    let shaking = server.next(LONG).await;
+    // Its answer, or its alert.
+    let _ = tcp.read(&mut [0; 5]).await;
+    drop(tcp);
+    let ended = shaking.await.unwrap().map(|_| ());
+    let after = server.admission.levels();
+    (ended, (before.0 - after.0, before.1 - after.1))
+}
+
+#[tokio::test]
+async fn tickets_that_are_not_made_use_of_are_paid_for_by_those_with_tickets() {
+    let server = Server::new().await;
+    // For another name: the library does a full handshake and says nothing.
+    for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+        let mut client = Arc::unwrap_or_clone(only(&server.certificate, version));
+        client.resumption = Resumption::store(Arc::new(AnyName(ClientSessionMemoryCache::new(8))));
+        let client = Arc::new(client);
+        server.visit(&client, LONG).await.unwrap();
+        let name = ServerName::try_from("other.test").unwrap();
+        let mut session = ClientConnection::new(Arc::clone(&client), name).unwrap();
+        let mut hello = Vec::new();
+        session.write_tls(&mut hello).unwrap();
+        assert!(has_ticket(&hello, &*server.config.ticketer), "{version:?}");
+        server.spend();
+        let (_, (strangers, tickets)) = paid(&server, &hello).await;
+        assert!(strangers <= 0 && tickets > 0, "{strangers} {tickets}");
+        server.admission.fill();
+    }
+
+    // Without psk_dhe_ke (RFC 8446, 4.2.9).
+    let client = only(&server.certificate, &rustls::version::TLS13);
+    server.visit(&client, LONG).await.unwrap();
+    let mut hello = hello(&client);
+    let modes = [0, 45, 0, 2, 1, 1];
+    let at = hello.windows(6).position(|part| part == modes).unwrap();
+    hello[at + 5] = 0;
+    assert!(has_ticket(&hello, &*server.config.ticketer));
+    server.spend();
+    let (_, (strangers, tickets)) = paid(&server, &hello).await;
+    assert!(strangers <= 0 && tickets > 0, "{strangers} {tickets}");
+
+    // When that is spent as well, a ticket is worth nothing.
+    server.admission.spend_tickets();
+    let mut tcp = connect(server.address).await;
+    tcp.write_all(&hello).await.unwrap();
+    let refused = server.next(Duration::from_secs(1)).await.await.unwrap();
+    assert!(matches!(refused, Err(Failure::Budget)));
+}
+
+/// Keeps sessions whatever the name.
+#[derive(Debug)]
+struct AnyName(ClientSessionMemoryCache);
+
+impl AnyName {
+    fn name() -> ServerName<'static> {
+        ServerName::try_from("any.test").unwrap()
+    }
+}
+
+impl ClientSessionStore for AnyName {
+    fn set_kx_hint(&self, _: ServerName<'static>, group: NamedGroup) {
+        self.0.set_kx_hint(Self::name(), group);
+    }
+    fn kx_hint(&self, _: &ServerName<'_>) -> Option<NamedGroup> {
+        self.0.kx_hint(&Self::name())
+    }
+    fn set_tls12_session(&self, _: ServerName<'static>, value: Tls12ClientSessionValue) {
+        self.0.set_tls12_session(Self::name(), value);
+    }
+    fn tls12_session(&self, _: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
+        self.0.tls12_session(&Self::name())
+    }
+    fn remove_tls12_session(&self, _: &ServerName<'static>) {}
+    fn insert_tls13_ticket(&self, _: ServerName<'static>, value: Tls13ClientSessionValue) {
+        self.0.insert_tls13_ticket(Self::name(), value);
+    }
+    fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
+        self.0.take_tls13_ticket(&Self::name())
+    }
+}
+
+/// A group that the server does not know, with a share that it therefore does not look at.
+#[derive(Debug)]
+struct Unknown;
+
+impl SupportedKxGroup for Unknown {
+    fn start(&self) -> Result<Box<dyn ActiveKeyExchange>, rustls::Error> {
+        Ok(Box::new(Self))
+    }
+    fn name(&self) -> NamedGroup {
+        NamedGroup::Unknown(0x7777)
+    }
+}
+
+impl ActiveKeyExchange for Unknown {
+    fn complete(self: Box<Self>, _: &[u8]) -> Result<SharedSecret, rustls::Error> {
+        Err(rustls::Error::General("nobody answers this".into()))
+    }
+    fn pub_key(&self) -> &[u8] {
+        &[7; 32]
+    }
+    fn group(&self) -> NamedGroup {
+        NamedGroup::Unknown(0x7777)
+    }
+}
+
+/// A client that has to be asked for another key share (RFC 8446, 4.1.4).
+fn asked_again(trusted: &Certificate) -> Arc<ClientConfig> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(trusted.key.cert[0].clone()).unwrap();
+    let mut provider = rustls::crypto::ring::default_provider();
+    provider.kx_groups.insert(0, &Unknown);
+    Arc::new(
+        ClientConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth(),
+    )
+}
+
+#[tokio::test]
+async fn the_costly_half_after_a_retry_request_waits_for_the_budget_too() {
+    let server = Server::new().await;
+    let client = asked_again(&server.certificate);
+    // There is budget for the first half, and none for the second.
+    let mut tcp = connect(server.address).await;
+    let name = ServerName::try_from("app.test").unwrap();
+    let mut session = ClientConnection::new(Arc::clone(&client), name).unwrap();
+    let mut bytes = Vec::new();
+    session.write_tls(&mut bytes).unwrap();
+    tcp.write_all(&bytes).await.unwrap();
+    let shaking = server.next(LONG).await;
+    let mut header = [0; 5];
+    tcp.read_exact(&mut header).await.unwrap();
+    assert_eq!(header[0], 22);
+    let mut retry = vec![0; u16::from_be_bytes([header[3], header[4]]).into()];
+    tcp.read_exact(&mut retry).await.unwrap();
+    assert_eq!(retry[6..10], [0xcf, 0x21, 0xad, 0x74], "not asked again");
+    server.spend();
+    let answer = [&header[..], &retry[..]].concat();
+    session.read_tls(&mut answer.as_slice()).unwrap();
+    session.process_new_packets().unwrap();
+    bytes.clear();
+    while session.wants_write() {
+        session.write_tls(&mut bytes).unwrap();
+    }
+    let level = server.admission.levels();
+    tcp.write_all(&bytes).await.unwrap();
+    timeout(LONG, async {
+        while server.admission.waiting() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .expect("the second half waits");
+    assert!(
+        server.admission.levels().0 >= level.0,
+        "nothing more was done"
+    );
+    shaking.abort();
+
+    // With a budget that comes back, such a client is served like any.
+    let mut server = server;
+    server.share = 0.5;
+    server.spend();
+    assert!(!server.visit(&client, LONG).await.unwrap().resumed);
 }
