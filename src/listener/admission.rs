@@ -10,7 +10,6 @@ use crate::{clock, config::model::Handshakes};
 use bucket::Bucket;
 use line::Line;
 use parking_lot::Mutex;
-use rustix::time::{ClockId, clock_gettime};
 use std::{
     future::{Future, poll_fn},
     pin::Pin,
@@ -189,9 +188,9 @@ impl Turn<'_> {
                 ready!(self.poll(cx));
             }
             begun = true;
-            let before = cpu_time();
+            let before = clock::now();
             let polled = Pin::new(&mut handshake).poll(cx);
-            self.pay(cpu_time().saturating_sub(before));
+            self.pay(clock::now().since(before));
             polled
         })
         .await
@@ -252,12 +251,6 @@ impl Drop for Turn<'_> {
     fn drop(&mut self) {
         self.admission.0.lock().line.leave(self.number);
     }
-}
-
-/// What the calling thread has used of a CPU. Unlike the time that passes, it does not grow while
-/// others have the core.
-fn cpu_time() -> Duration {
-    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
 }
 
 #[cfg(test)]

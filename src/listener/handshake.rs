@@ -15,14 +15,15 @@ use rustls::{
     server::{Acceptor, ProducesTickets},
 };
 use std::{
+    future::Future,
     io,
     mem::MaybeUninit,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
 };
 use tokio::{
-    io::{AsyncRead, ReadBuf},
+    io::{AsyncRead, Interest, ReadBuf},
     net::TcpStream,
     time::{Instant, timeout_at},
 };
@@ -83,7 +84,7 @@ pub async fn shake(
             return Err(Failure::Timeout);
         }
     }
-    let turn = match turn(&mut tcp, &hello, &*config.ticketer, &terms).await {
+    let turn = match turn(&tcp, &hello, &*config.ticketer, &terms).await {
         Ok(turn) => turn,
         Err(refused) => {
             socket::reset(tcp);
@@ -116,7 +117,7 @@ pub async fn shake(
 
 /// Waits until this client's handshake may begin. `None`: at nobody's cost.
 async fn turn<'a>(
-    tcp: &mut TcpStream,
+    tcp: &TcpStream,
     hello: &[u8],
     ticketer: &dyn ProducesTickets,
     terms: &Terms<'a>,
@@ -158,8 +159,15 @@ fn has_ticket(hello: &[u8], ticketer: &dyn ProducesTickets) -> bool {
     }
 }
 
-/// Ready when the client is gone. More bytes than its hello say that it is not.
-fn poll_left(tcp: &mut TcpStream, cx: &mut Context<'_>) -> Poll<()> {
+/// Ready when the client is gone. With more bytes behind the hello it does not wake the task, which
+/// then learns of it at its turn.
+fn poll_left(tcp: &TcpStream, cx: &mut Context<'_>) -> Poll<()> {
+    // Nobody who has sent no more than a hello has a reason to end its side.
+    if let Poll::Ready(Ok(ready)) = pin!(tcp.ready(Interest::READABLE)).poll(cx)
+        && ready.is_read_closed()
+    {
+        return Poll::Ready(());
+    }
     let mut byte = [MaybeUninit::uninit()];
     let peeked = tcp.poll_peek(cx, &mut ReadBuf::uninit(&mut byte));
     match ready!(peeked) {

@@ -277,38 +277,38 @@ fn handshakes_that_do_not_come_about() {
 
 #[test]
 fn a_flood_of_handshakes() {
-    // Each worker with a hundredth of its time for those it does not know.
-    let mut scene = Scene::open("handshakes: { cpu: 1%, waiting: 8 }, ");
-    // A busy machine may leave the attack too little time to be one: it goes on until it bites.
-    for number in 80..88 {
-        let before = scene.used().cpu;
+    let flood = |scene: &Scene, number| {
         let flood = Attack {
             connections: 64,
             total: 100_000,
             rate: None,
-            duration: Duration::from_secs(5),
+            duration: Duration::from_secs(4),
             ..attack(&scene.edge, "handshake-flood", number)
         };
         let summary = rempart_attack::run(flood).unwrap();
-        let cpu = scene.used().cpu.saturating_sub(before);
-        eprintln!(
-            "{}\nedge: {cpu:?}",
-            serde_json::to_string(&summary).unwrap()
-        );
-        // Some got through, and cost what the budget has; the others cost what refusing costs.
+        eprintln!("{}", serde_json::to_string(&summary).unwrap());
+        // Some get through, whatever the budget.
         assert!(summary.done > 0, "{summary:#?}");
-        assert!(
-            cpu.as_secs_f64() < summary.seconds * 0.75,
-            "the edge used {cpu:?}: {summary:#?}"
-        );
+        #[allow(clippy::cast_precision_loss)]
+        let a_second = summary.done as f64 / summary.seconds;
+        (summary, a_second)
+    };
+    // Each worker with a hundredth of its time for those it does not know.
+    let scene = Scene::open("handshakes: { cpu: 1%, waiting: 8 }, ");
+    // A busy machine may leave the attack too little time to be one: it goes on until it bites.
+    for number in (80..88).step_by(2) {
+        let free = Scene::open("handshakes: { cpu: off }, ");
+        let (_, unbounded) = flood(&free, number);
+        free.close();
+        let (summary, bounded) = flood(&scene, number + 1);
         let refused = summary.ended_by_server();
-        if refused > 0 {
+        if refused > 0 && bounded * 3.0 < unbounded {
             scene.refusals_are_counted("handshake_budget", 1);
             scene.refusals_are_counted("", refused);
             return scene.close();
         }
     }
-    panic!("no handshake was refused");
+    panic!("the budget bounds nothing");
 }
 
 #[test]

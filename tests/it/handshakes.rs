@@ -10,7 +10,7 @@ use std::{
         atomic::{AtomicBool, AtomicU32, Ordering::SeqCst},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Requests of each innocent during the flood.
@@ -20,6 +20,8 @@ const FLOOD: u32 = 60_000;
 /// What an attacker rests after a refusal, which costs it nothing.
 const REST: Duration = Duration::from_millis(5);
 const ATTACKERS: u32 = 16;
+/// Of a handshake.
+const DEADLINE: Duration = Duration::from_secs(15);
 
 fn client(edge: &Edge) -> Arc<ClientConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -187,7 +189,7 @@ fn a_client_whose_requests_are_refused_is_not_of_good_conduct() {
          \x20 per_client: off\n\
          \x20 rate_per_client: off\n\
          \x20 handshakes: {{ cpu: 1%, waiting: 1 }}\n\
-         \x20 timeouts: {{ handshake: 1s }}\n\
+         \x20 timeouts: {{ handshake: 15s }}\n\
          upstreams: {{ app: {{ endpoints: [{}] }} }}\n\
          routes: [{{ name: app, path: /, upstream: app }}]\n\
          rules: [{{ name: no, when: 'request.path == \"/secret\"', then: deny }}]\n",
@@ -201,6 +203,12 @@ fn a_client_whose_requests_are_refused_is_not_of_good_conduct() {
         begun: AtomicU32::new(0),
         over: AtomicBool::new(false),
     };
+    let refused = || {
+        edge.metric(
+            "rempart_connections_refused_total",
+            &[("reason", "handshake_budget")],
+        )
+    };
     // Both have been served; the second has also asked for what it may not have.
     for source in ["127.0.0.2", "127.0.0.3"] {
         assert_eq!(visit(&edge, source, &client(&edge)).unwrap().0, 200);
@@ -213,10 +221,18 @@ fn a_client_whose_requests_are_refused_is_not_of_good_conduct() {
         for _ in 0..ATTACKERS {
             scope.spawn(|| flood.attack(&edge, &hello));
         }
+        // Full lines: the flood sees to it that nobody unknown gets in for long.
+        wait_until("the budget is spent", 30, || refused() >= 100.0);
         wait_until("the bad one is refused", 30, || {
             let good = visit(&edge, "127.0.0.2", &client(&edge));
             assert_eq!(good.unwrap().0, 200, "the good one never is");
-            bad().is_err()
+            // Reset while it shakes hands, long before its deadline: for want of budget.
+            let began = Instant::now();
+            let reset = bad().is_err_and(|error| {
+                use io::ErrorKind::{BrokenPipe, ConnectionReset};
+                matches!(error.kind(), ConnectionReset | BrokenPipe)
+            });
+            reset && began.elapsed() < DEADLINE
         });
     });
 }

@@ -3,10 +3,11 @@
 use std::time::Duration;
 use verdict::Nanos;
 
-/// How much unused budget is kept for a burst, and how much debt at the most.
+/// How much unused budget is kept for a burst, and how much debt at the most: no part of a handshake
+/// takes as long, unless the whole machine stands still.
 const BURST: i64 = 100_000_000;
 
-/// A token bucket of CPU nanoseconds. What a handshake costs is known only afterwards, so that the
+/// A token bucket of nanoseconds. What a handshake costs is known only afterwards, so that the
 /// level may fall below zero; what is lent that way is paid back before the next begins.
 #[derive(Debug)]
 pub struct Bucket {

@@ -110,6 +110,31 @@ impl Server {
         served
     }
 
+    /// This client's hello is read, and then it stands in line until it leaves.
+    async fn has_to_wait(&self, client: &Arc<ClientConfig>) {
+        self.waits(&hello(client)).await;
+    }
+
+    async fn waits(&self, hello: &[u8]) {
+        let mut tcp = connect(self.address).await;
+        tcp.write_all(hello).await.unwrap();
+        let shaking = self.next(LONG).await;
+        self.someone_waits().await;
+        drop(tcp);
+        let ended = shaking.await.unwrap();
+        assert!(matches!(ended, Err(Failure::Failed(_))), "it left");
+    }
+
+    async fn someone_waits(&self) {
+        timeout(LONG, async {
+            while self.admission.waiting() == 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await
+        .expect("someone waits in line");
+    }
+
     fn spend(&self) {
         self.admission.spend();
     }
@@ -205,16 +230,12 @@ async fn what_is_no_hello_fails_and_what_never_ends_is_late() {
 #[tokio::test]
 async fn who_is_known_goes_first_when_the_budget_is_spent() {
     let server = Server::new().await;
-    let short = Duration::from_millis(100);
     for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
         let client = only(&server.certificate, version);
         assert!(!server.visit(&client, LONG).await.unwrap().resumed);
         server.spend();
         let stranger = only(&server.certificate, version);
-        assert!(matches!(
-            server.visit(&stranger, short).await,
-            Err(Failure::Budget)
-        ));
+        server.has_to_wait(&stranger).await;
         assert!(
             server.visit(&client, LONG).await.unwrap().resumed,
             "{version:?}"
@@ -228,10 +249,7 @@ async fn who_is_known_goes_first_when_the_budget_is_spent() {
         assert!(!server.visit(&stranger, LONG).await.unwrap().resumed);
         server.conduct.forget(prefix([127, 0, 0, 1].into()));
         let again = only(&server.certificate, version);
-        assert!(matches!(
-            server.visit(&again, short).await,
-            Err(Failure::Budget)
-        ));
+        server.has_to_wait(&again).await;
         server.admission.fill();
     }
 }
@@ -354,10 +372,42 @@ async fn tickets_that_are_not_made_use_of_are_paid_for_by_those_with_tickets() {
 
     // When that is spent as well, a ticket is worth nothing.
     server.admission.spend_tickets();
+    server.waits(&hello).await;
+}
+
+#[tokio::test]
+async fn who_is_out_of_time_in_line_is_refused_for_want_of_budget() {
+    let server = Server::new().await;
+    server.spend();
+    let client = client_config(&[&server.certificate], &[]);
+    // Its hello is there before the clock starts.
     let mut tcp = connect(server.address).await;
-    tcp.write_all(&hello).await.unwrap();
-    let refused = server.next(Duration::from_secs(1)).await.await.unwrap();
+    tcp.write_all(&hello(&client)).await.unwrap();
+    let refused = server.next(Duration::from_secs(2)).await.await.unwrap();
     assert!(matches!(refused, Err(Failure::Budget)));
+}
+
+#[tokio::test]
+async fn who_has_left_is_not_served_whatever_it_sent_behind_its_hello() {
+    let mut server = Server::new().await;
+    server.spend();
+    let client = client_config(&[&server.certificate], &[]);
+    let mut tcp = connect(server.address).await;
+    let mut bytes = hello(&client);
+    bytes.push(22);
+    tcp.write_all(&bytes).await.unwrap();
+    // It ends its side once it stands in line, and is found out at its turn, two seconds later.
+    server.share = 0.05;
+    let shaking = server.next(LONG).await;
+    server.someone_waits().await;
+    let (strangers, _) = server.admission.levels();
+    tcp.shutdown().await.unwrap();
+    let ended = shaking.await.unwrap();
+    assert!(matches!(ended, Err(Failure::Failed(_))));
+    assert!(server.admission.levels().0 >= strangers, "nothing was done");
+    let mut answer = Vec::new();
+    let _ = tcp.read_to_end(&mut answer).await;
+    assert!(answer.is_empty(), "reset without a word");
 }
 
 /// Keeps sessions whatever the name.
@@ -460,13 +510,7 @@ async fn the_costly_half_after_a_retry_request_waits_for_the_budget_too() {
     }
     let level = server.admission.levels();
     tcp.write_all(&bytes).await.unwrap();
-    timeout(LONG, async {
-        while server.admission.waiting() == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await
-    .expect("the second half waits");
+    server.someone_waits().await;
     assert!(
         server.admission.levels().0 >= level.0,
         "nothing more was done"
