@@ -521,7 +521,7 @@ async fn secure(
             metrics.handshake("timeout");
             metrics.connection_refused("timeout");
         }
-        // None was begun.
+        // None was begun, or ended.
         Err(Failure::Budget) => metrics.connection_refused("handshake_budget"),
         Err(Failure::Failed(error)) => {
             tracing::debug!(%client, %error, "handshake failed");

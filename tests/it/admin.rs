@@ -96,6 +96,7 @@ fn every_metric_is_documented_and_every_documented_one_is_there() {
     // What has labels shows only once it has counted something: those are known by other tests.
     let seldom = [
         "rempart_connections_refused_total",
+        "rempart_h2_abuse_total",
         "rempart_decisions_total",
         "rempart_upstream_requests_total",
         "rempart_challenges_total",

@@ -216,6 +216,7 @@ fn exercised() -> Metrics {
     metrics.decision_took(Duration::from_nanos(300));
     metrics.connection_opened("[::]:8443");
     metrics.connection_refused("rate");
+    metrics.h2_abuse("ping");
     metrics.handshake("full");
     metrics.challenge("proof_of_work", "solved");
     metrics.ban_placed("per-login");
