@@ -216,10 +216,7 @@ async fn refuse(stream: &mut ClientStream, status: StatusCode) {
 
 enum Head {
     /// A whole head of `end` bytes was read ahead; the first of them came at `begun`.
-    Complete {
-        end: usize,
-        begun: Instant,
-    },
+    Complete { end: usize, begun: Instant },
     /// The client closed.
     Closed,
     /// No request began in time.

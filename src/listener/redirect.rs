@@ -57,11 +57,7 @@ fn https_port(config: &crate::config::Config) -> u16 {
 
 /// Where a whole head ends, or as much as there is when it gets too large; `None` when the client
 /// leaves.
-async fn read(
-    tcp: &mut TcpStream,
-    request: &mut BytesMut,
-    limits: &Http1Limits,
-) -> Option<usize> {
+async fn read(tcp: &mut TcpStream, request: &mut BytesMut, limits: &Http1Limits) -> Option<usize> {
     request.reserve(1024);
     let mut scanned = 0;
     loop {
