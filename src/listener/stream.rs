@@ -322,6 +322,10 @@ impl ClientStream {
             }
             return Poll::Ready(result);
         }
+        if let Expected::Length(_, pace) | Expected::Chunked(_, pace) = &mut self.expected {
+            // Nobody reads meanwhile.
+            pace.rests(Instant::now);
+        }
         let deadline = self.drain.waits(Instant::now);
         ready!(self.alarm.poll(deadline, cx));
         Poll::Ready(Err(self.run_late("slow_reader")))

@@ -105,3 +105,32 @@ async fn a_head_that_is_written_in_pieces_is_no_part_of_the_body() {
     stream.shutdown().await.unwrap();
     assert_eq!(reading.await.unwrap().unwrap(), filled + head.len() + 5);
 }
+
+#[tokio::test]
+async fn a_client_is_not_waited_for_while_it_is_written_to() {
+    let (mut stream, _client) = served(Body::Length(10)).await;
+    tokio::time::pause();
+    let read = async |stream: &mut ClientStream| {
+        let mut buffer = [0; 16];
+        std::future::poll_fn(|cx| {
+            let mut buffer = ReadBuf::new(&mut buffer);
+            let read = Pin::new(&mut *stream).poll_read(cx, &mut buffer);
+            Poll::Ready(match read {
+                Poll::Ready(read) => Some(read.map_err(|error| error.kind())),
+                Poll::Pending => None,
+            })
+        })
+        .await
+    };
+    assert_eq!(read(&mut stream).await, None);
+    tokio::time::advance(SECOND / 2).await;
+    block(&mut stream).await;
+    tokio::time::advance(10 * SECOND).await;
+    // Half of its time is left.
+    assert_eq!(read(&mut stream).await, None);
+    assert_eq!(stream.fault, None);
+    tokio::time::advance(SECOND).await;
+    let late = read(&mut stream).await;
+    assert_eq!(late, Some(Err(io::ErrorKind::TimedOut)));
+    assert_eq!(stream.fault, Some("slow_body"));
+}
