@@ -85,12 +85,17 @@ impl Pace {
         *self.waiting_since.get_or_insert_with(now) + self.allowance
     }
 
-    /// `bytes` were read or taken. `now` is asked for only when the peer had been waited for.
-    pub fn moved(&mut self, bytes: usize, now: impl FnOnce() -> Instant) {
+    /// The peer is waited for no longer, for a reason of ours. `now` is asked for only when it had been.
+    pub fn rests(&mut self, now: impl FnOnce() -> Instant) {
         if let Some(since) = self.waiting_since.take() {
             let waited = now().saturating_duration_since(since);
             self.allowance = self.allowance.saturating_sub(waited);
         }
+    }
+
+    /// `bytes` were read or taken. `now` is asked for only when the peer had been waited for.
+    pub fn moved(&mut self, bytes: usize, now: impl FnOnce() -> Instant) {
+        self.rests(now);
         if self.allowance < self.grace {
             let earned = match self.rate {
                 0 => self.grace,

@@ -135,8 +135,10 @@ pub struct ClientStream {
     events: bool,
     /// The client may wait with its body to be told to go on.
     expects: bool,
-    /// What of the answer is still due.
+    /// What of the answer's body is still due.
     answer: Answer,
+    /// Bytes of its head that were not written yet.
+    head_left: usize,
     /// Something moved since [`Expected::Upgraded`] last looked at the clock.
     moved: bool,
     /// The peer has closed its side.
@@ -182,6 +184,7 @@ impl ClientStream {
             events: false,
             expects: false,
             answer: Answer::Complete,
+            head_left: 0,
             moved: false,
             ended: false,
             timed_out: false,
@@ -237,6 +240,7 @@ impl ClientStream {
         self.events = framing.events;
         self.expects = framing.expects;
         self.answer = Answer::Complete;
+        self.head_left = 0;
         self.drain = limits.drain();
         let progress = &self.connection.progress;
         progress.answered.store(false, Relaxed);
@@ -317,6 +321,10 @@ impl ClientStream {
                 self.note_moved(bytes);
             }
             return Poll::Ready(result);
+        }
+        if let Expected::Length(_, pace) | Expected::Chunked(_, pace) = &mut self.expected {
+            // Nobody reads meanwhile.
+            pace.rests(Instant::now);
         }
         let deadline = self.drain.waits(Instant::now);
         ready!(self.alarm.poll(deadline, cx));
@@ -427,9 +435,12 @@ impl ClientStream {
         }
     }
 
-    /// Looks at what a response begins with: 101 turns the connection into a stream.
-    fn note_write(&mut self, data: &[u8]) {
-        if self.unanswered {
+    /// Looks at what a response begins with, once some of it was written: 101 turns the connection into
+    /// a stream.
+    fn note_write(&mut self, data: &[u8], written: usize) {
+        if self.unanswered && self.head_left == 0 {
+            // Pingora writes a head in one piece; the system may take it in several.
+            self.head_left = data.len();
             if data.starts_with(b"HTTP/1.1 100") || !data.starts_with(b"HTTP/1.1 1") {
                 self.expects = false;
             }
@@ -446,6 +457,10 @@ impl ClientStream {
                 }
             }
         }
+        let head = self.head_left.min(written);
+        self.head_left = self.head_left.saturating_sub(head);
+        self.answer
+            .sent(data.get(head..written).unwrap_or_default());
         self.moved = true;
     }
 
@@ -472,7 +487,7 @@ impl ClientStream {
     /// by a shutdown.
     #[must_use]
     pub fn is_truncated(&self) -> bool {
-        !self.shut && !self.answer.is_complete()
+        !self.shut && (self.head_left > 0 || !self.answer.is_complete())
     }
 
     /// Makes room for what is to be gathered. The buffer stays while a request is in service, and
@@ -564,8 +579,6 @@ impl AsyncWrite for ClientStream {
         if this.gathered.len().saturating_add(data.len()) > GATHERED {
             ready!(this.poll_drain(cx))?;
         }
-        let begins = this.unanswered;
-        this.note_write(data);
         let written = if data.len() >= GATHERED {
             ready!(this.poll_transport_write(cx, data))?
         } else {
@@ -573,11 +586,8 @@ impl AsyncWrite for ClientStream {
             this.gathered.extend_from_slice(data);
             data.len()
         };
-        let sent = data.get(..written).unwrap_or_default();
-        if !begins {
-            this.answer.sent(sent);
-        }
-        this.show_sent(sent);
+        this.note_write(data, written);
+        this.show_sent(data.get(..written).unwrap_or_default());
         Poll::Ready(Ok(written))
     }
 
@@ -646,3 +656,6 @@ impl fmt::Debug for ClientStream {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;
