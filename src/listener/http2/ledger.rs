@@ -24,12 +24,14 @@ const INITIAL_WINDOW: i64 = 65_535;
 const LARGEST_WINDOW: u32 = 0x7fff_ffff;
 const SETTINGS_INITIAL_WINDOW_SIZE: u16 = 4;
 /// `WINDOW_UPDATE` frames that are nobody's business: at the beginning, for each stream (a client may
-/// widen it at once) and for each frame sent (stream and connection, and one to spare).
+/// widen it at once), for each frame sent (stream and connection, and one to spare), and for so many
+/// bytes of it: clients of Go send two for each 4 KiB that they read.
 const UPDATES_AT_FIRST: u32 = 16;
 const UPDATES_A_STREAM: u32 = 4;
 const UPDATES_A_FRAME: u32 = 3;
-/// The most of them that are saved up.
-const UPDATES_SAVED: u32 = 4096;
+const BYTES_AN_UPDATE: u32 = 1024;
+/// The most of them that are saved up: clients may take 32 MiB before they read any.
+const UPDATES_SAVED: u32 = 32 * 1024;
 
 // Error codes (RFC 9113, section 7).
 const NO_ERROR: u32 = 0;

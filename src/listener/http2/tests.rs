@@ -388,6 +388,38 @@ fn pings_for_answers_and_updates_for_frames_are_free() {
 }
 
 #[test]
+fn a_client_may_widen_windows_as_it_reads() {
+    // In portions of 4 KiB, of the stream and of the connection, as Go does; at once, or in the end.
+    for frames in [1, 1000] {
+        let mut story = Story::new();
+        story.client(&window(0, 1 << 30));
+        story.client(&initial_window(1 << 30));
+        story.request(1, END_STREAM, "download", false);
+        story.server(&head(1, 0));
+        for _ in 0..5000 / frames {
+            for _ in 0..frames {
+                story.server(&data(1, 16 * 1024, 0));
+            }
+            for _ in 0..4 * frames {
+                story.client(&[window(1, 4096), window(0, 4096)].concat());
+            }
+        }
+        assert_eq!(story.ledger.abuse(), None);
+    }
+    // In portions of 128 bytes, it is an attack.
+    let mut story = Story::new();
+    story.request(1, END_STREAM, "download", false);
+    story.server(&head(1, 0));
+    for _ in 0..10 {
+        story.server(&data(1, 16 * 1024, 0));
+        for _ in 0..128 {
+            story.client(&[window(1, 128), window(0, 128)].concat());
+        }
+    }
+    assert_eq!(story.ledger.abuse(), Some("window"));
+}
+
+#[test]
 fn a_frame_of_many_settings_weighs_as_many() {
     let settings = |count| frame(4, 0, 0, &[0, 4, 0, 0, 255, 255].repeat(count));
     let mut story = Story::new();

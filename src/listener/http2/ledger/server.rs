@@ -1,7 +1,7 @@
 //! What our own frames do to a ledger: answers, windows, and what the h2 crate says of the client.
 
 use super::{
-    ENHANCE_YOUR_CALM, INTERNAL_ERROR, LARGEST_WINDOW, Ledger, NO_ERROR,
+    BYTES_AN_UPDATE, ENHANCE_YOUR_CALM, INTERNAL_ERROR, LARGEST_WINDOW, Ledger, NO_ERROR,
     SETTINGS_INITIAL_WINDOW_SIZE, UPDATES_A_FRAME, UPDATES_SAVED, numbers,
 };
 use crate::listener::http2::frame::{self, Event, Head};
@@ -52,12 +52,12 @@ impl<H> Ledger<H> {
 
     fn we_answer(&mut self, head: Head, now: Nanos) {
         self.spoke = true;
-        self.updates = self
-            .updates
-            .saturating_add(UPDATES_A_FRAME)
-            .min(UPDATES_SAVED);
         let data = head.kind == frame::DATA;
         let bytes = if data { head.length } else { 0 };
+        self.updates = self
+            .updates
+            .saturating_add(UPDATES_A_FRAME.saturating_add(bytes / BYTES_AN_UPDATE))
+            .min(UPDATES_SAVED);
         self.send_window = self.send_window.saturating_sub(i64::from(bytes));
         let ends = head.has(frame::END_STREAM);
         let mut crumb = false;
