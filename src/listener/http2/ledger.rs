@@ -85,7 +85,7 @@ pub enum Late {
     Unfinished,
     /// Nothing was asked for any more.
     Idle,
-    /// The connection's window was kept shut on answers.
+    /// The connection's window was kept shut on answers, or what was ended stays.
     Reader,
 }
 
@@ -167,6 +167,9 @@ pub struct Ledger<H> {
     /// The connection's window is shut on answers.
     shut: Side,
     drain: Account,
+    /// Streams that were ended and that we have not reset yet; since when there are any.
+    leaving: Vec<u32>,
+    leaving_since: Nanos,
     /// No stream is stuck before this.
     next_stuck: Nanos,
     score: Option<Score>,
@@ -208,6 +211,8 @@ impl<H> Ledger<H> {
             answering: 0,
             shut: Side::new(limits.answer),
             drain: Account::new(limits.answer),
+            leaving: Vec::new(),
+            leaving_since: now,
             next_stuck: NEVER,
             score: limits.abuse.map(|tolerance| Score::new(tolerance, now)),
             abuse: None,
@@ -317,6 +322,33 @@ impl<H> Ledger<H> {
         Some(stream)
     }
 
+    /// A stream is to be ended, which shows when it is reset. It is not where all of its answer was
+    /// left to the h2 crate, which keeps that for as long as the client does not take it.
+    fn leave(&mut self, id: u32, now: Nanos) {
+        if self.leaving.is_empty() {
+            self.leaving_since = now;
+        }
+        self.leaving.push(id);
+    }
+
+    /// A stream is over, for the h2 crate as well.
+    fn left(&mut self, id: u32) {
+        if !self.leaving.is_empty() {
+            self.leaving.retain(|other| *other != id);
+            if self.leaving.is_empty() {
+                self.leaving = Vec::new();
+            }
+        }
+    }
+
+    /// When streams that were ended must be gone.
+    fn leave_due(&self) -> Nanos {
+        if self.leaving.is_empty() {
+            return NEVER;
+        }
+        after(self.leaving_since, self.limits.headers)
+    }
+
     /// The h2 crate has handed out its next request: its stream, as far as it is known.
     pub fn handed_out(&mut self) -> Option<u32> {
         self.unaccepted.pop_front()
@@ -366,7 +398,7 @@ impl<H> Ledger<H> {
     #[must_use]
     pub fn deadline(&self) -> Nanos {
         let unfinished = self.unfinished.and_then(|account| account.deadline());
-        let mut deadline = unfinished.unwrap_or(NEVER);
+        let mut deadline = unfinished.unwrap_or(NEVER).min(self.leave_due());
         if !self.begun {
             deadline = deadline.min(after(self.started, self.limits.headers));
         } else if self.streams.is_empty() {
@@ -393,6 +425,9 @@ impl<H> Ledger<H> {
         if unfinished.is_some_and(passed) {
             return Some(Late::Unfinished);
         }
+        if passed(self.leave_due()) {
+            return Some(Late::Reader);
+        }
         if self.streams.is_empty() {
             let idle = self.begun && passed(after(self.idle_since, self.limits.idle));
             return idle.then_some(Late::Idle);
@@ -403,18 +438,22 @@ impl<H> Ledger<H> {
             self.answer.next = NEVER;
             self.body.next = NEVER;
             while let Some((id, slow)) = self.late(now, at) {
-                let stream = self.close(id, now);
+                let handle = self.close(id, now).and_then(|stream| stream.handle);
+                if handle.is_some() {
+                    self.leave(id, now);
+                }
                 if slow == Slow::Reader {
                     // What it held of the connection's window may come free.
                     self.drain = Account::new(self.limits.answer);
                     self.shut.waiting = 0;
                     self.judge_drain(now);
                 }
-                end(slow, stream.and_then(|stream| stream.handle));
+                end(slow, handle);
             }
         }
         let drained = self.drain.deadline();
-        drained.is_some_and(passed).then_some(Late::Reader)
+        let most = self.limits.streams as usize;
+        (drained.is_some_and(passed) || self.leaving.len() > most).then_some(Late::Reader)
     }
 
     /// The first stream that is too late. Having found none, all next deadlines are known.

@@ -37,6 +37,7 @@ fn initial_window(size: u32) -> Vec<u8> {
 struct Story {
     ledger: Ledger<&'static str>,
     now: Nanos,
+    served: Vec<(&'static str, u32)>,
 }
 
 impl Story {
@@ -67,6 +68,7 @@ impl Story {
         let mut story = Self {
             ledger: Ledger::new(Limits::new(&http2, &timeouts), Nanos(0)),
             now: Nanos(0),
+            served: Vec::new(),
         };
         story.client(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
         story.client(&frame(4, 0, 0, &[]));
@@ -103,6 +105,7 @@ impl Story {
     fn accept(&mut self, name: &'static str, lasting: bool) -> bool {
         let id = self.ledger.handed_out().unwrap();
         self.ledger.served_by(id, name, lasting, self.now);
+        self.served.push((name, id));
         self.ledger.is_open(id)
     }
 
@@ -110,12 +113,22 @@ impl Story {
     fn pass(&mut self, seconds: u64) -> Vec<(u64, String)> {
         let end = self.now.after(Duration::from_secs(seconds));
         let mut ended = Vec::new();
+        let mut aborted = Vec::new();
         while self.ledger.deadline() <= end {
             self.now = self.now.max(self.ledger.deadline());
             let at = self.now.0.div_ceil(1_000_000_000);
             let late = self.ledger.expire(self.now, |slow, handle| {
                 ended.push((at, format!("{} {slow:?}", handle.unwrap_or("?"))));
+                aborted.extend(handle);
             });
+            for name in aborted.drain(..) {
+                // A request that is dropped is reset, unless the h2 crate has all of its answer.
+                if name != "finished" {
+                    let (_, stream) = self.served.iter().find(|served| served.0 == name).unwrap();
+                    let reset = frame(3, 0, *stream, &[0, 0, 0, 8]);
+                    self.ledger.sent(&reset, self.now);
+                }
+            }
             self.ledger.check();
             if let Some(late) = late {
                 ended.push((at, format!("{late:?}")));
@@ -302,6 +315,38 @@ fn a_paused_answer_leaves_the_others() {
         story.client(&window(3, 2000)).client(&window(0, 2000));
         story.server(&data(3, 2000, 0));
     }
+}
+
+#[test]
+fn what_cannot_be_ended_alone_ends_the_connection() {
+    let mut story = Story::new();
+    story.client(&initial_window(0));
+    story.request(1, END_STREAM, "finished", false);
+    story.server(&head(1, 0));
+    assert_eq!(
+        story.pass(50),
+        [],
+        "the h2 crate has the rest, and no request is served any more"
+    );
+    // The client goes on with others.
+    story.request(3, END_STREAM, "other", false);
+    assert_eq!(
+        story.pass(100),
+        [
+            (60, "finished Reader".to_owned()),
+            (70, "Reader".to_owned())
+        ]
+    );
+    // It takes the rest after all.
+    let mut story = Story::new();
+    story.client(&initial_window(0));
+    story.request(1, END_STREAM, "finished", false);
+    story.server(&head(1, 0));
+    story.request(3, END_STREAM, "other", false);
+    assert_eq!(story.pass(65), ended(60, "finished Reader"));
+    story.client(&window(1, 5));
+    story.server(&data(1, 5, END_STREAM));
+    assert_eq!(story.pass(100), []);
 }
 
 #[test]

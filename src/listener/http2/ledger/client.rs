@@ -214,6 +214,7 @@ impl<H> Ledger<H> {
                 }
             }
             frame::RST_STREAM => {
+                self.left(head.stream);
                 let early = self
                     .close(head.stream, now)
                     .is_some_and(|stream| !stream.answered);

@@ -91,6 +91,9 @@ impl<H> Ledger<H> {
             // Answered by the h2 crate itself (431).
             self.unseen = self.unseen.saturating_add(1);
         }
+        if ends {
+            self.left(head.stream);
+        }
         self.judge_drain(now);
         if ends && let Some(score) = &mut self.score {
             score.served();
@@ -105,6 +108,7 @@ impl<H> Ledger<H> {
         match head.kind {
             frame::RST_STREAM => {
                 let stream = self.close(head.stream, now);
+                self.left(head.stream);
                 // The h2 crate refuses some requests by itself, unseen by anyone else.
                 let unseen = self.is_refused(head.stream);
                 match number {
