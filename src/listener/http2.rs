@@ -7,6 +7,7 @@
 mod account;
 mod frame;
 pub mod fuzzing;
+mod lasting;
 mod ledger;
 mod penalty;
 mod streams;
@@ -14,12 +15,12 @@ mod streams;
 mod tests;
 mod watch;
 
+pub use lasting::Lasting;
 pub use watch::Watch;
 
 use super::{
     Shared, close,
     deadline::Alarm,
-    head,
     http1::FAREWELL,
     stream::{ClientStream, Home, Lent},
 };
@@ -229,7 +230,7 @@ where
     }
 
     /// Hands a stream to pingora, in a task of its own.
-    fn begin(&self, session: HttpSession) {
+    fn begin(&self, mut session: HttpSession) {
         let id = {
             let mut ledger = self.watch.ledger();
             let id = ledger.handed_out();
@@ -239,11 +240,9 @@ where
             }
             id
         };
-        let lasting = session
-            .req_header()
-            .headers
-            .iter()
-            .any(|(name, value)| head::is_lasting(name.as_str(), value.as_bytes()));
+        if let Some(id) = id {
+            Lasting::note(session.req_header_mut(), &self.watch, id);
+        }
         let active = Active::of(&self.app);
         let task = tokio::spawn(async move {
             let app = &active.0;
@@ -254,10 +253,7 @@ where
             }
         });
         if let Some(id) = id {
-            let now = self.watch.now();
-            self.watch
-                .ledger()
-                .served_by(id, task.abort_handle(), lasting, now);
+            self.watch.ledger().served_by(id, task.abort_handle());
         }
     }
 

@@ -361,19 +361,42 @@ impl<H> Ledger<H> {
     }
 
     /// A stream is served: by what `handle` ends.
-    pub fn served_by(&mut self, id: u32, handle: H, lasting: bool, now: Nanos) {
+    pub fn served_by(&mut self, id: u32, handle: H) {
+        if let Some(stream) = self.streams.find(id) {
+            stream.handle = Some(handle);
+        }
+    }
+
+    /// A request that may become a lasting stream goes to an upstream, which may take `patience` to
+    /// begin its answer; whether its body may pause.
+    pub fn forwarded(&mut self, id: u32, patience: Duration, pauses: bool, now: Nanos) {
         let at = self.waiting.at(now);
         if let Some(stream) = self.streams.find(id) {
-            let before = stream.is_answering();
-            stream.handle = Some(handle);
-            stream.lasting = lasting;
-            let (due, shut) = (stream.is_due(), stream.is_shut());
+            stream.patience = Some(nanos(patience));
+            stream.forwarded = now;
+            stream.pauses = pauses;
+            let due = stream.is_due();
             self.body.judge(&mut stream.body, due, at);
-            self.answer.judge(&mut stream.answer, shut, now);
-            if before && !stream.is_answering() {
-                self.answering = self.answering.saturating_sub(1);
-                self.judge_drain(now);
-            }
+            self.look_at(id);
+        }
+    }
+
+    /// The final answer to such a request begins: whether it is a lasting stream.
+    pub fn answered(&mut self, id: u32, lasts: bool, now: Nanos) {
+        if let Some(stream) = self.streams.find(id) {
+            stream.patience = None;
+            stream.lasting = lasts;
+            stream.moved = now;
+            self.look_at(id);
+        }
+    }
+
+    /// What this stream's deadlines depend on has changed.
+    fn look_at(&mut self, id: u32) {
+        let limits = self.limits;
+        if let Some(stream) = self.streams.find(id) {
+            let stuck = stream.stuck(limits.request, limits.idle, limits.stream_idle);
+            self.next_stuck = self.next_stuck.min(stuck);
         }
     }
 
@@ -460,11 +483,7 @@ impl<H> Ledger<H> {
     fn late(&mut self, now: Nanos, at: Nanos) -> Option<(u32, Slow)> {
         let limits = self.limits;
         for stream in self.streams.iter_mut() {
-            let stuck = if stream.lasting {
-                after(stream.moved, limits.stream_idle)
-            } else {
-                after(stream.opened, limits.request).max(after(stream.moved, limits.idle))
-            };
+            let stuck = stream.stuck(limits.request, limits.idle, limits.stream_idle);
             if stuck <= now {
                 return Some((stream.id, Slow::Stuck));
             }

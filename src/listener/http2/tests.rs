@@ -104,7 +104,11 @@ impl Story {
     /// The next request is handed out: whether it is still wanted.
     fn accept(&mut self, name: &'static str, lasting: bool) -> bool {
         let id = self.ledger.handed_out().unwrap();
-        self.ledger.served_by(id, name, lasting, self.now);
+        self.ledger.served_by(id, name);
+        if lasting {
+            self.ledger
+                .forwarded(id, Duration::from_secs(30), true, self.now);
+        }
         self.served.push((name, id));
         self.ledger.is_open(id)
     }
@@ -361,18 +365,16 @@ fn the_window_of_the_connection_is_everybodys() {
         story.server(&data(1, 16 * 1024, 0));
     }
     assert_eq!(story.pass(100), ended(60, "Reader"));
-    // Not when it is only streams without an end that it keeps back.
+    // Streams without an end wait for it no longer.
     let mut story = Story::new();
     story.client(&initial_window(1 << 20));
     story.request(1, END_STREAM, "events", true);
+    story.ledger.answered(1, true, story.now);
     story.server(&head(1, 0));
     for _ in 0..4 {
         story.server(&data(1, 16 * 1024, 0));
     }
-    assert_eq!(
-        story.pass(1000),
-        vec![(300, "events Stuck".to_owned()), (360, "Idle".to_owned())]
-    );
+    assert_eq!(story.pass(1000), ended(60, "Reader"));
 }
 
 #[test]
@@ -396,6 +398,56 @@ fn progress_keeps_a_request_alive() {
         story.client(&data(1, 5, 0));
     }
     assert_eq!(story.pass(301), ended(20 * 299 + 300, "grpc Stuck"));
+}
+
+#[test]
+fn to_ask_for_a_stream_is_not_to_get_one() {
+    // The upstream has its patience to begin, from the end of the request.
+    let mut story = Story::new();
+    story.request(1, END_STREAM, "events", true);
+    assert_eq!(story.pass(50), ended(30, "events Stuck"));
+    let mut story = Story::new();
+    story.request(1, 0, "grpc", true);
+    assert_eq!(story.pass(200), []);
+    story.client(&data(1, 0, END_STREAM));
+    // 100 is no answer.
+    story.server(&head(1, 0));
+    assert_eq!(story.pass(50), ended(230, "grpc Stuck"));
+    // What is no stream in the end has no more time than others.
+    let silent_for = |seconds: u64, lasts| {
+        let mut story = Story::new();
+        story.client(&initial_window(1 << 20));
+        story.request(1, END_STREAM, "events", true);
+        story.pass(20);
+        story.ledger.answered(1, lasts, story.now);
+        story.server(&head(1, 0));
+        let mut late = Vec::new();
+        for _ in 0..10 {
+            late.extend(story.pass(seconds));
+            story.server(&data(1, 10, 0));
+        }
+        late.into_iter().next()
+    };
+    assert_eq!(silent_for(299, true), None);
+    assert_eq!(silent_for(301, true), Some((320, "events Stuck".into())));
+    assert_eq!(silent_for(299, false), Some((600, "events Stuck".into())));
+    // A stream must be taken like any answer while there is something of it.
+    let mut story = Story::new();
+    story.client(&window(0, 1 << 20));
+    story.request(1, END_STREAM, "events", true);
+    story.ledger.answered(1, true, story.now);
+    story.server(&head(1, 0));
+    for _ in 0..4 {
+        story.server(&data(1, 16 * 1024, 0));
+    }
+    assert_eq!(story.pass(100), ended(60, "events Reader"));
+    // The body of an upload must come, unless it goes to where gRPC can be spoken.
+    let mut story = Story::new();
+    story.client(&head(1, 0));
+    story.accept("upload", false);
+    let patience = Duration::from_secs(30);
+    story.ledger.forwarded(1, patience, false, story.now);
+    assert_eq!(story.pass(100), ended(10, "upload Body"));
 }
 
 #[test]

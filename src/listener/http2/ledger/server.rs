@@ -63,6 +63,10 @@ impl<H> Ledger<H> {
         let mut crumb = false;
         if let Some(stream) = self.streams.find(head.stream) {
             let before = stream.is_answering();
+            if bytes > 0 || ends {
+                // An answer of our own is one as well.
+                stream.patience = None;
+            }
             stream.answered = true;
             stream.ended |= ends;
             stream.send_window = stream.send_window.saturating_sub(i64::from(bytes));
