@@ -58,8 +58,12 @@ use tokio::{
 /// Bytes that a client may send ahead on one stream, and on all of a connection.
 const STREAM_WINDOW: u32 = 128 * 1024;
 const CONNECTION_WINDOW: u32 = 256 * 1024;
-/// Streams reset for the client's own errors before the h2 crate ends the connection.
-const LOCAL_RESETS: usize = 64;
+/// Streams reset for the client's own errors, over the connection's life, before the h2 crate ends it.
+/// How many in what time is for the score.
+const LOCAL_RESETS: usize = 1024;
+/// What small DATA frames that wait for a slow upstream may take of our memory: each counts as what it
+/// is short of 256 bytes. So some thousands of small messages of gRPC may wait.
+const SMALL_FRAMES: usize = 512 * 1024;
 /// Bytes of answers that wait for the client, a stream.
 const SEND_BUFFER: usize = 64 * 1024;
 /// How long a client may take to take its GOAWAY.
@@ -111,6 +115,11 @@ pub(super) async fn serve<SV>(
             .as_ref()
             .is_some_and(|stream| !stream.ended)
             .then_some("malformed"),
+        // It may have been honest, and our upstream slow: that is no strike.
+        End::TooMuch => {
+            shared.metrics.h2_abuse("library");
+            Some("h2_abuse")
+        }
         End::Abused(kind) => {
             penalty::strike(kind, &connection, shared);
             Some("h2_abuse")
@@ -147,6 +156,8 @@ enum End {
     SlowReader,
     /// The client broke the protocol.
     Malformed,
+    /// It was too much for the h2 crate.
+    TooMuch,
     /// The client did what only an attack does, of this kind.
     Abused(&'static str),
 }
@@ -219,7 +230,7 @@ where
                 // Whether it was the h2 crate that ended it shows in what it sent.
                 Ok(Ok(None) | Err(_)) => {
                     return match self.watch.ledger().is_condemned() {
-                        Some(true) => End::Abused("library"),
+                        Some(true) => End::TooMuch,
                         Some(false) => End::Malformed,
                         None => End::Closed,
                     };
@@ -328,6 +339,7 @@ fn options(limits: &Http2Limits) -> H2Options {
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_local_error_reset_streams(Some(LOCAL_RESETS))
+        .data_frame_budget(SMALL_FRAMES)
         // Many may be taken back at once, by either side: the score says when it is too often.
         .max_concurrent_reset_streams(limits.streams.get() as usize)
         .max_pending_accept_reset_streams(limits.streams.get() as usize)
