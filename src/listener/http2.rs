@@ -206,7 +206,7 @@ where
         let mut draining = app.draining.clone();
         let mut dropped = pin!(app.dropped.notified());
         let mut leaving = pin!(draining.wait_for(|leave| *leave));
-        let mut farewell = pin!(farewell(&app));
+        let mut farewell = pin!(farewell(&app, Arc::clone(&self.watch)));
         let mut left = false;
         loop {
             let accepted = tokio::select! {
@@ -347,13 +347,15 @@ fn options(limits: &Http2Limits) -> H2Options {
     options
 }
 
-/// Ends when the process leaves and the client asks for nothing any more. The h2 crate has said
-/// GOAWAY and waits; a client that does not answer would hold the process up.
-async fn farewell<SV>(app: &App<SV>) {
+/// Ends when the process leaves, the client asks for nothing any more, and has got what it asked for:
+/// that of a request that was served may still wait for the client. The h2 crate has said GOAWAY and
+/// waits; a client that does not answer would hold the process up.
+async fn farewell<SV>(app: &App<SV>, watch: Arc<Watch>) {
     loop {
         let before = app.requests.load(Relaxed);
         sleep(FAREWELL).await;
-        if app.active.load(Relaxed) == 0 && app.requests.load(Relaxed) == before {
+        let served = app.active.load(Relaxed) == 0 && app.requests.load(Relaxed) == before;
+        if served && !watch.ledger().has_streams() {
             return;
         }
     }

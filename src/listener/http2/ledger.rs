@@ -354,6 +354,12 @@ impl<H> Ledger<H> {
         self.unaccepted.pop_front()
     }
 
+    /// Whether any stream is open.
+    #[must_use]
+    pub fn has_streams(&self) -> bool {
+        !self.streams.is_empty()
+    }
+
     /// Whether this stream is open still.
     #[must_use]
     pub fn is_open(&mut self, id: u32) -> bool {
