@@ -10,6 +10,7 @@ use verdict::{Nanos, abuse::Offence};
 /// A frame of an answer that is smaller than this left in crumbs, if the client's window cut it.
 const CRUMB: u32 = 128;
 
+const PROTOCOL_ERROR: u32 = 1;
 const STREAM_CLOSED: u32 = 5;
 const REFUSED_STREAM: u32 = 7;
 const CANCEL: u32 = 8;
@@ -60,7 +61,7 @@ impl<H> Ledger<H> {
             .min(UPDATES_SAVED);
         self.send_window = self.send_window.saturating_sub(i64::from(bytes));
         let ends = head.has(frame::END_STREAM);
-        let mut crumb = false;
+        let (mut crumb, mut served) = (false, ends);
         if let Some(stream) = self.streams.find(head.stream) {
             let before = stream.is_answering();
             if bytes > 0 || ends {
@@ -92,14 +93,19 @@ impl<H> Ledger<H> {
             let abreast = self.answering.clamp(1, 8);
             self.shut.moved(&mut self.drain, bytes / abreast, now);
         } else if self.is_refused(head.stream) {
-            // Answered by the h2 crate itself (431).
+            // Answered by the h2 crate itself (431): what is small on the wire may be large.
             self.unseen = self.unseen.saturating_add(1);
+            if let Some(stream) = self.streams.find(head.stream) {
+                stream.malformed = true;
+            }
+            self.offend(Offence::HeaderBytes, now);
+            served = false;
         }
         if ends {
             self.left(head.stream);
         }
         self.judge_drain(now);
-        if ends && let Some(score) = &mut self.score {
+        if served && let Some(score) = &mut self.score {
             score.served();
         }
         if crumb {
@@ -113,8 +119,10 @@ impl<H> Ledger<H> {
             frame::RST_STREAM => {
                 let stream = self.close(head.stream, now);
                 self.left(head.stream);
-                // The h2 crate refuses some requests by itself, unseen by anyone else.
-                let unseen = self.is_refused(head.stream);
+                // The h2 crate refuses some requests by itself, unseen by anyone else. What it resets
+                // for another reason is handed out all the same.
+                let unseen = matches!(number, PROTOCOL_ERROR | REFUSED_STREAM)
+                    && self.is_refused(head.stream);
                 match number {
                     NO_ERROR | INTERNAL_ERROR | CANCEL | ENHANCE_YOUR_CALM => {}
                     REFUSED_STREAM => self.offend(Offence::ExcessStream, now),
