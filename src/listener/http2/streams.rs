@@ -16,8 +16,10 @@ pub struct Stream<H> {
     pub id: u32,
     /// The client has sent `END_STREAM`.
     pub complete: bool,
-    /// An answer has begun.
+    /// HEADERS of an answer were sent; it may be a 1xx.
     pub answered: bool,
+    /// An answer has begun that is final for sure.
+    pub served: bool,
     /// We have sent `END_STREAM`.
     pub ended: bool,
     /// The answer is a gRPC stream or the like: silence is what ends it.

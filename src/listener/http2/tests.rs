@@ -474,6 +474,25 @@ fn handles_follow_their_streams() {
 }
 
 #[test]
+fn a_request_to_go_on_is_no_answer() {
+    let resets = |answer: fn(u32) -> Vec<u8>| {
+        let mut story = Story::new();
+        for at in 0..1000 {
+            let stream = 2 * at + 1;
+            story.request(stream, 0, "upload", false);
+            story.server(&answer(stream));
+            story.client(&frame(3, 0, stream, &[0, 0, 0, 8]));
+        }
+        story.ledger.abuse()
+    };
+    assert_eq!(resets(|stream| head(stream, 0)), Some("rapid_reset"));
+    let answer = |stream| [head(stream, 0), head(stream, 0)].concat();
+    assert_eq!(resets(answer), None);
+    let answer = |stream| [head(stream, 0), data(stream, 1, 0)].concat();
+    assert_eq!(resets(answer), None);
+}
+
+#[test]
 fn pings_for_answers_and_updates_for_frames_are_free() {
     let mut story = Story::new();
     story.request(1, END_STREAM, "grpc", true);

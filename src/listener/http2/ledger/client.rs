@@ -183,6 +183,7 @@ impl<H> Ledger<H> {
             id,
             complete,
             answered: false,
+            served: false,
             ended: false,
             lasting: false,
             pauses: false,
@@ -225,7 +226,7 @@ impl<H> Ledger<H> {
                 self.left(head.stream);
                 let early = self
                     .close(head.stream, now)
-                    .is_some_and(|stream| !stream.answered);
+                    .is_some_and(|stream| !stream.served);
                 let offence = if early {
                     Offence::EarlyReset
                 } else {

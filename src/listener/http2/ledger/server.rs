@@ -64,7 +64,9 @@ impl<H> Ledger<H> {
         let (mut crumb, mut served) = (false, ends);
         if let Some(stream) = self.streams.find(head.stream) {
             let before = stream.is_answering();
-            if bytes > 0 || ends {
+            // A first HEADERS alone may be a 1xx, which clients can ask for.
+            stream.served |= data || ends || stream.answered;
+            if stream.served {
                 // An answer of our own is one as well.
                 stream.patience = None;
             }
