@@ -148,7 +148,7 @@ enum End {
     Unspoken,
     /// The process leaves.
     Left,
-    /// Nothing was asked for any more.
+    /// Nothing was asked for, or not any more.
     Idle,
     /// No request began, or something begun did not end.
     Late,

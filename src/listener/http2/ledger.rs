@@ -79,11 +79,11 @@ impl Limits {
 /// Why a connection is too late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Late {
-    /// No request began.
+    /// A first request did not become complete.
     Silent,
     /// A frame or a header block did not end.
     Unfinished,
-    /// Nothing was asked for any more.
+    /// Nothing was asked for, or not any more.
     Idle,
     /// The connection's window was kept shut on answers, or what was ended stays.
     Reader,
@@ -449,7 +449,10 @@ impl<H> Ledger<H> {
         let passed = |deadline: Nanos| deadline <= now;
         let unfinished = self.unfinished.and_then(|account| account.deadline());
         if !self.begun && passed(after(self.started, self.limits.headers)) {
-            return Some(Late::Silent);
+            // Browsers open connections ahead of need, and leave some unused.
+            let unused = self.block.is_none()
+                && (self.inbound.at_boundary() || self.inbound.is_untouched(frame::PREFACE));
+            return Some(if unused { Late::Idle } else { Late::Silent });
         }
         if unfinished.is_some_and(passed) {
             return Some(Late::Unfinished);
