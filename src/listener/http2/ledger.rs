@@ -167,6 +167,8 @@ pub struct Ledger<H> {
     /// The connection's window is shut on answers.
     shut: Side,
     drain: Account,
+    /// It was given another chance, and has not made up for that.
+    renewed: bool,
     /// Streams that were ended and that we have not reset yet; since when there are any.
     leaving: Vec<u32>,
     leaving_since: Nanos,
@@ -211,6 +213,7 @@ impl<H> Ledger<H> {
             answering: 0,
             shut: Side::new(limits.answer),
             drain: Account::new(limits.answer),
+            renewed: false,
             leaving: Vec::new(),
             leaving_since: now,
             next_stuck: NEVER,
@@ -474,9 +477,9 @@ impl<H> Ledger<H> {
                 if handle.is_some() {
                     self.leave(id, now);
                 }
-                if slow == Slow::Reader {
+                if slow == Slow::Reader && !std::mem::replace(&mut self.renewed, true) {
                     // What it held of the connection's window may come free.
-                    self.drain = Account::new(self.limits.answer);
+                    self.drain = Account::half(self.limits.answer);
                     self.shut.waiting = 0;
                     self.judge_drain(now);
                 }

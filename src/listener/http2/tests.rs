@@ -402,6 +402,29 @@ fn progress_keeps_a_request_alive() {
 }
 
 #[test]
+fn streams_that_end_prolong_the_connection_once() {
+    let mut story = Story::new();
+    story.client(&initial_window(1 << 20));
+    story.request(1, END_STREAM, "long", false);
+    story.server(&head(1, 0));
+    for _ in 0..4 {
+        story.server(&data(1, 16 * 1024, 0));
+    }
+    // A new one every 20 seconds that the client keeps shut by itself.
+    story.client(&initial_window(0));
+    let mut late = Vec::new();
+    for at in 1..20 {
+        story.request(2 * at + 1, END_STREAM, "short", false);
+        story.server(&head(2 * at + 1, 0));
+        late = story.pass(20);
+        if late.iter().any(|(_, what)| what == "Reader") {
+            break;
+        }
+    }
+    assert_eq!(late.last(), Some(&(90, "Reader".to_owned())));
+}
+
+#[test]
 fn to_ask_for_a_stream_is_not_to_get_one() {
     // The upstream has its patience to begin, from the end of the request.
     let mut story = Story::new();

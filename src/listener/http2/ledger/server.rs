@@ -94,6 +94,7 @@ impl<H> Ledger<H> {
             // The connection as a whole: the more answers wait, the less each byte is worth.
             let abreast = self.answering.clamp(1, 8);
             self.shut.moved(&mut self.drain, bytes / abreast, now);
+            self.renewed &= !self.drain.is_full(self.limits.answer);
         } else if self.is_refused(head.stream) {
             // Answered by the h2 crate itself (431): what is small on the wire may be large.
             self.unseen = self.unseen.saturating_add(1);
