@@ -12,7 +12,10 @@ use super::{
     frame::{self, Frames},
     streams::{NEVER, Side, Stream, Streams},
 };
-use crate::config::model::{ClientTimeouts, Http2Limits};
+use crate::{
+    config::model::{ClientTimeouts, Http2Limits},
+    listener::deadline::body_grace,
+};
 use std::{collections::VecDeque, time::Duration};
 use verdict::{
     Nanos,
@@ -63,7 +66,7 @@ impl Limits {
             idle: nanos(timeouts.idle),
             request: nanos(timeouts.request),
             stream_idle: nanos(timeouts.stream_idle),
-            body: Terms::new(timeouts.body_minimum_rate, timeouts.headers),
+            body: Terms::new(timeouts.body_minimum_rate, body_grace(timeouts)),
             answer: Terms::new(timeouts.response_minimum_rate, timeouts.idle),
             body_rate: timeouts.body_minimum_rate,
             streams: http2.streams.get(),

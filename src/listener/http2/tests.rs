@@ -206,7 +206,7 @@ fn what_has_begun_must_end() {
 fn a_body_must_keep_its_pace_only_while_it_is_wanted() {
     let mut story = Story::new();
     story.request(1, 0, "a", false);
-    assert_eq!(story.pass(30), ended(10, "a Body"));
+    assert_eq!(story.pass(30), ended(27, "a Body"));
     // At the rate it lives on.
     let mut story = Story::new();
     story.request(1, 0, "a", false);
@@ -222,7 +222,7 @@ fn a_body_must_keep_its_pace_only_while_it_is_wanted() {
     }
     assert_eq!(story.pass(50), []);
     story.server(&window(1, 60_000));
-    assert_eq!(story.pass(30), ended(60, "a Body"));
+    assert_eq!(story.pass(30), ended(77, "a Body"));
     // The connection's window is shut by others: as free.
     let mut story = Story::new();
     story
@@ -237,7 +237,7 @@ fn a_body_must_keep_its_pace_only_while_it_is_wanted() {
     assert_eq!(story.pass(50), []);
     story.server(&window(0, 100_000));
     // The others had moved enough for it to wait another while for each of them.
-    assert_eq!(story.pass(50), ended(80, "c Body"));
+    assert_eq!(story.pass(100), ended(130, "c Body"));
 }
 
 #[test]
@@ -254,10 +254,7 @@ fn an_upload_behind_another_may_wait_for_it() {
     story.client(&data(1, 1, END_STREAM));
     // Now it is alone.
     let late = story.pass(100);
-    assert!(
-        late == ended(60, "second Body") || late[0].0 <= 70,
-        "{late:?}"
-    );
+    assert!(late.len() == 1 && late[0].0 <= 80, "{late:?}");
 }
 
 #[test]
@@ -471,7 +468,7 @@ fn to_ask_for_a_stream_is_not_to_get_one() {
     story.accept("upload", false);
     let patience = Duration::from_secs(30);
     story.ledger.forwarded(1, patience, false, story.now);
-    assert_eq!(story.pass(50), ended(10, "upload Body"));
+    assert_eq!(story.pass(50), ended(27, "upload Body"));
 }
 
 #[test]
@@ -492,8 +489,8 @@ fn handles_follow_their_streams() {
     assert!(!story.accept("eleven", false));
     assert!(story.accept("thirteen", false));
     assert_eq!(
-        story.pass(20),
-        [(10, "three Body".to_owned()), (10, "nine Body".to_owned())]
+        story.pass(40),
+        [(27, "three Body".to_owned()), (27, "nine Body".to_owned())]
     );
 }
 
