@@ -17,6 +17,7 @@ use crate::{
         host,
         target::{BadTarget, Target},
     },
+    listener::http2::Lasting,
     record::metrics::UpstreamResult,
     reply::{Reply, wants_html},
     report,
@@ -25,7 +26,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::{StatusCode, Version, header};
 use pingora_core::{
-    Error, ErrorSource, ErrorType, Result, modules::http::HttpModules, upstreams::peer::HttpPeer,
+    Error, ErrorSource, ErrorType, Result, modules::http::HttpModules, protocols::ALPN,
+    upstreams::peer::HttpPeer,
 };
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
@@ -301,7 +303,10 @@ impl ProxyHttp for Proxy {
         // How an earlier try failed is no reason any more: this one says how it went.
         exchange.failure = None;
         let arrival = exchange.arrival.as_ref();
-        let arrival = arrival.filter(|_| is_stream(session.req_header()));
+        let lasting = Lasting::of(session.req_header());
+        // On HTTP/2 nobody would see to the wait without it.
+        let bounded = lasting.is_some() || !session.is_http2();
+        let arrival = arrival.filter(|_| bounded && is_stream(session.req_header()));
         let silence = arrival.map(|arrival| {
             // Pingora has one timeout for the wait and for the stream: the listener sees to the wait.
             arrival.connection.progress.awaits(picked.patience());
@@ -310,6 +315,10 @@ impl ProxyHttp for Proxy {
             timeouts.stream_idle + Duration::from_secs(1)
         });
         let peer = picked.peer(silence);
+        if let Some(lasting) = lasting.filter(|_| silence.is_some()) {
+            let http2 = matches!(peer.options.alpn, ALPN::H2);
+            lasting.forwarded(picked.patience(), http2);
+        }
         exchange.attempt = Some(Attempt {
             picked,
             status: None,
@@ -370,6 +379,9 @@ impl ProxyHttp for Proxy {
         }
         if !response.status.is_informational() {
             exchange.permits.iter_mut().for_each(Permit::answering);
+            if let Some(lasting) = Lasting::of(session.req_header()) {
+                lasting.answered(&response.headers);
+            }
         }
         if let Some(arrival) = &exchange.arrival {
             headers::prepare_response(response, &arrival.id)?;

@@ -7,6 +7,7 @@
 mod account;
 mod frame;
 pub mod fuzzing;
+mod lasting;
 mod ledger;
 mod penalty;
 mod streams;
@@ -14,12 +15,12 @@ mod streams;
 mod tests;
 mod watch;
 
+pub use lasting::Lasting;
 pub use watch::Watch;
 
 use super::{
     Shared, close,
     deadline::Alarm,
-    head,
     http1::FAREWELL,
     stream::{ClientStream, Home, Lent},
 };
@@ -57,8 +58,12 @@ use tokio::{
 /// Bytes that a client may send ahead on one stream, and on all of a connection.
 const STREAM_WINDOW: u32 = 128 * 1024;
 const CONNECTION_WINDOW: u32 = 256 * 1024;
-/// Streams reset for the client's own errors before the h2 crate ends the connection.
-const LOCAL_RESETS: usize = 64;
+/// Streams reset for the client's own errors, over the connection's life, before the h2 crate ends it.
+/// How many in what time is for the score.
+const LOCAL_RESETS: usize = 1024;
+/// What small DATA frames that wait for a slow upstream may take of our memory: each counts as what it
+/// is short of 256 bytes. So some thousands of small messages of gRPC may wait.
+const SMALL_FRAMES: usize = 512 * 1024;
 /// Bytes of answers that wait for the client, a stream.
 const SEND_BUFFER: usize = 64 * 1024;
 /// How long a client may take to take its GOAWAY.
@@ -110,6 +115,11 @@ pub(super) async fn serve<SV>(
             .as_ref()
             .is_some_and(|stream| !stream.ended)
             .then_some("malformed"),
+        // It may have been honest, and our upstream slow: that is no strike.
+        End::TooMuch => {
+            shared.metrics.h2_abuse("library");
+            Some("h2_abuse")
+        }
         End::Abused(kind) => {
             penalty::strike(kind, &connection, shared);
             Some("h2_abuse")
@@ -138,7 +148,7 @@ enum End {
     Unspoken,
     /// The process leaves.
     Left,
-    /// Nothing was asked for any more.
+    /// Nothing was asked for, or not any more.
     Idle,
     /// No request began, or something begun did not end.
     Late,
@@ -146,6 +156,8 @@ enum End {
     SlowReader,
     /// The client broke the protocol.
     Malformed,
+    /// It was too much for the h2 crate.
+    TooMuch,
     /// The client did what only an attack does, of this kind.
     Abused(&'static str),
 }
@@ -194,7 +206,7 @@ where
         let mut draining = app.draining.clone();
         let mut dropped = pin!(app.dropped.notified());
         let mut leaving = pin!(draining.wait_for(|leave| *leave));
-        let mut farewell = pin!(farewell(&app));
+        let mut farewell = pin!(farewell(&app, Arc::clone(&self.watch)));
         let mut left = false;
         loop {
             let accepted = tokio::select! {
@@ -218,7 +230,7 @@ where
                 // Whether it was the h2 crate that ended it shows in what it sent.
                 Ok(Ok(None) | Err(_)) => {
                     return match self.watch.ledger().is_condemned() {
-                        Some(true) => End::Abused("library"),
+                        Some(true) => End::TooMuch,
                         Some(false) => End::Malformed,
                         None => End::Closed,
                     };
@@ -229,7 +241,7 @@ where
     }
 
     /// Hands a stream to pingora, in a task of its own.
-    fn begin(&self, session: HttpSession) {
+    fn begin(&self, mut session: HttpSession) {
         let id = {
             let mut ledger = self.watch.ledger();
             let id = ledger.handed_out();
@@ -239,11 +251,9 @@ where
             }
             id
         };
-        let lasting = session
-            .req_header()
-            .headers
-            .iter()
-            .any(|(name, value)| head::is_lasting(name.as_str(), value.as_bytes()));
+        if let Some(id) = id {
+            Lasting::note(session.req_header_mut(), &self.watch, id);
+        }
         let active = Active::of(&self.app);
         let task = tokio::spawn(async move {
             let app = &active.0;
@@ -254,10 +264,7 @@ where
             }
         });
         if let Some(id) = id {
-            let now = self.watch.now();
-            self.watch
-                .ledger()
-                .served_by(id, task.abort_handle(), lasting, now);
+            self.watch.ledger().served_by(id, task.abort_handle());
         }
     }
 
@@ -332,6 +339,7 @@ fn options(limits: &Http2Limits) -> H2Options {
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_local_error_reset_streams(Some(LOCAL_RESETS))
+        .data_frame_budget(SMALL_FRAMES)
         // Many may be taken back at once, by either side: the score says when it is too often.
         .max_concurrent_reset_streams(limits.streams.get() as usize)
         .max_pending_accept_reset_streams(limits.streams.get() as usize)
@@ -339,13 +347,15 @@ fn options(limits: &Http2Limits) -> H2Options {
     options
 }
 
-/// Ends when the process leaves and the client asks for nothing any more. The h2 crate has said
-/// GOAWAY and waits; a client that does not answer would hold the process up.
-async fn farewell<SV>(app: &App<SV>) {
+/// Ends when the process leaves, the client asks for nothing any more, and has got what it asked for:
+/// that of a request that was served may still wait for the client. The h2 crate has said GOAWAY and
+/// waits; a client that does not answer would hold the process up.
+async fn farewell<SV>(app: &App<SV>, watch: Arc<Watch>) {
     loop {
         let before = app.requests.load(Relaxed);
         sleep(FAREWELL).await;
-        if app.active.load(Relaxed) == 0 && app.requests.load(Relaxed) == before {
+        let served = app.active.load(Relaxed) == 0 && app.requests.load(Relaxed) == before;
+        if served && !watch.ledger().has_streams() {
             return;
         }
     }

@@ -70,6 +70,18 @@ impl Account {
         }
     }
 
+    /// The peer holds all that can be saved up.
+    #[must_use]
+    pub fn is_full(&self, terms: Terms) -> bool {
+        self.allowance >= terms.grace
+    }
+
+    /// Half of what it is at first.
+    #[must_use]
+    pub fn half(terms: Terms) -> Self {
+        Self::of(terms.grace / 2)
+    }
+
     #[must_use]
     pub fn waits(&self) -> bool {
         self.since.is_some()

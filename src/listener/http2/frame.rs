@@ -99,6 +99,12 @@ impl Frames {
         self.skip == 0 && self.left.is_none() && self.filled == 0
     }
 
+    /// Whether nothing was seen, of so many bytes before the first frame.
+    #[must_use]
+    pub fn is_untouched(&self, before: u32) -> bool {
+        self.skip == before
+    }
+
     /// The frame that has begun, and how much of it is to come.
     #[must_use]
     pub fn unfinished(&self) -> Option<(Head, u32)> {

@@ -54,7 +54,13 @@ pub fn http2_frames(data: &[u8]) {
             5 => ledger.starves(|| now),
             6 => {
                 if let Some(id) = ledger.handed_out() {
-                    ledger.served_by(id, (), length % 2 == 0, now);
+                    ledger.served_by(id, ());
+                    if length % 2 == 0 {
+                        ledger.forwarded(id, second, length % 4 == 0, now);
+                    }
+                    if length % 8 < 2 {
+                        ledger.answered(id, length % 8 == 0, now);
+                    }
                 }
             }
             _ => {

@@ -12,7 +12,10 @@ use super::{
     frame::{self, Frames},
     streams::{NEVER, Side, Stream, Streams},
 };
-use crate::config::model::{ClientTimeouts, Http2Limits};
+use crate::{
+    config::model::{ClientTimeouts, Http2Limits},
+    listener::deadline::body_grace,
+};
 use std::{collections::VecDeque, time::Duration};
 use verdict::{
     Nanos,
@@ -24,12 +27,14 @@ const INITIAL_WINDOW: i64 = 65_535;
 const LARGEST_WINDOW: u32 = 0x7fff_ffff;
 const SETTINGS_INITIAL_WINDOW_SIZE: u16 = 4;
 /// `WINDOW_UPDATE` frames that are nobody's business: at the beginning, for each stream (a client may
-/// widen it at once) and for each frame sent (stream and connection, and one to spare).
+/// widen it at once), for each frame sent (stream and connection, and one to spare), and for so many
+/// bytes of it: clients of Go send two for each 4 KiB that they read.
 const UPDATES_AT_FIRST: u32 = 16;
 const UPDATES_A_STREAM: u32 = 4;
 const UPDATES_A_FRAME: u32 = 3;
-/// The most of them that are saved up.
-const UPDATES_SAVED: u32 = 4096;
+const BYTES_AN_UPDATE: u32 = 1024;
+/// The most of them that are saved up: clients may take 32 MiB before they read any.
+const UPDATES_SAVED: u32 = 32 * 1024;
 
 // Error codes (RFC 9113, section 7).
 const NO_ERROR: u32 = 0;
@@ -61,7 +66,7 @@ impl Limits {
             idle: nanos(timeouts.idle),
             request: nanos(timeouts.request),
             stream_idle: nanos(timeouts.stream_idle),
-            body: Terms::new(timeouts.body_minimum_rate, timeouts.headers),
+            body: Terms::new(timeouts.body_minimum_rate, body_grace(timeouts)),
             answer: Terms::new(timeouts.response_minimum_rate, timeouts.idle),
             body_rate: timeouts.body_minimum_rate,
             streams: http2.streams.get(),
@@ -77,13 +82,13 @@ impl Limits {
 /// Why a connection is too late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Late {
-    /// No request began.
+    /// A first request did not become complete.
     Silent,
     /// A frame or a header block did not end.
     Unfinished,
-    /// Nothing was asked for any more.
+    /// Nothing was asked for, or not any more.
     Idle,
-    /// The connection's window was kept shut on answers.
+    /// The connection's window was kept shut on answers, or what was ended stays.
     Reader,
 }
 
@@ -165,6 +170,11 @@ pub struct Ledger<H> {
     /// The connection's window is shut on answers.
     shut: Side,
     drain: Account,
+    /// It was given another chance, and has not made up for that.
+    renewed: bool,
+    /// Streams that were ended and that we have not reset yet; since when there are any.
+    leaving: Vec<u32>,
+    leaving_since: Nanos,
     /// No stream is stuck before this.
     next_stuck: Nanos,
     score: Option<Score>,
@@ -206,6 +216,9 @@ impl<H> Ledger<H> {
             answering: 0,
             shut: Side::new(limits.answer),
             drain: Account::new(limits.answer),
+            renewed: false,
+            leaving: Vec::new(),
+            leaving_since: now,
             next_stuck: NEVER,
             score: limits.abuse.map(|tolerance| Score::new(tolerance, now)),
             abuse: None,
@@ -315,9 +328,42 @@ impl<H> Ledger<H> {
         Some(stream)
     }
 
+    /// A stream is to be ended, which shows when it is reset. It is not where all of its answer was
+    /// left to the h2 crate, which keeps that for as long as the client does not take it.
+    fn leave(&mut self, id: u32, now: Nanos) {
+        if self.leaving.is_empty() {
+            self.leaving_since = now;
+        }
+        self.leaving.push(id);
+    }
+
+    /// A stream is over, for the h2 crate as well.
+    fn left(&mut self, id: u32) {
+        if !self.leaving.is_empty() {
+            self.leaving.retain(|other| *other != id);
+            if self.leaving.is_empty() {
+                self.leaving = Vec::new();
+            }
+        }
+    }
+
+    /// When streams that were ended must be gone.
+    fn leave_due(&self) -> Nanos {
+        if self.leaving.is_empty() {
+            return NEVER;
+        }
+        after(self.leaving_since, self.limits.headers)
+    }
+
     /// The h2 crate has handed out its next request: its stream, as far as it is known.
     pub fn handed_out(&mut self) -> Option<u32> {
         self.unaccepted.pop_front()
+    }
+
+    /// Whether any stream is open.
+    #[must_use]
+    pub fn has_streams(&self) -> bool {
+        !self.streams.is_empty()
     }
 
     /// Whether this stream is open still.
@@ -327,19 +373,42 @@ impl<H> Ledger<H> {
     }
 
     /// A stream is served: by what `handle` ends.
-    pub fn served_by(&mut self, id: u32, handle: H, lasting: bool, now: Nanos) {
+    pub fn served_by(&mut self, id: u32, handle: H) {
+        if let Some(stream) = self.streams.find(id) {
+            stream.handle = Some(handle);
+        }
+    }
+
+    /// A request that may become a lasting stream goes to an upstream, which may take `patience` to
+    /// begin its answer; whether its body may pause.
+    pub fn forwarded(&mut self, id: u32, patience: Duration, pauses: bool, now: Nanos) {
         let at = self.waiting.at(now);
         if let Some(stream) = self.streams.find(id) {
-            let before = stream.is_answering();
-            stream.handle = Some(handle);
-            stream.lasting = lasting;
-            let (due, shut) = (stream.is_due(), stream.is_shut());
+            stream.patience = Some(nanos(patience));
+            stream.forwarded = now;
+            stream.pauses = pauses;
+            let due = stream.is_due();
             self.body.judge(&mut stream.body, due, at);
-            self.answer.judge(&mut stream.answer, shut, now);
-            if before && !stream.is_answering() {
-                self.answering = self.answering.saturating_sub(1);
-                self.judge_drain(now);
-            }
+            self.look_at(id);
+        }
+    }
+
+    /// The final answer to such a request begins: whether it is a lasting stream.
+    pub fn answered(&mut self, id: u32, lasts: bool, now: Nanos) {
+        if let Some(stream) = self.streams.find(id) {
+            stream.patience = None;
+            stream.lasting = lasts;
+            stream.moved = now;
+            self.look_at(id);
+        }
+    }
+
+    /// What this stream's deadlines depend on has changed.
+    fn look_at(&mut self, id: u32) {
+        let limits = self.limits;
+        if let Some(stream) = self.streams.find(id) {
+            let stuck = stream.stuck(limits.request, limits.idle, limits.stream_idle);
+            self.next_stuck = self.next_stuck.min(stuck);
         }
     }
 
@@ -364,7 +433,7 @@ impl<H> Ledger<H> {
     #[must_use]
     pub fn deadline(&self) -> Nanos {
         let unfinished = self.unfinished.and_then(|account| account.deadline());
-        let mut deadline = unfinished.unwrap_or(NEVER);
+        let mut deadline = unfinished.unwrap_or(NEVER).min(self.leave_due());
         if !self.begun {
             deadline = deadline.min(after(self.started, self.limits.headers));
         } else if self.streams.is_empty() {
@@ -386,10 +455,16 @@ impl<H> Ledger<H> {
         let passed = |deadline: Nanos| deadline <= now;
         let unfinished = self.unfinished.and_then(|account| account.deadline());
         if !self.begun && passed(after(self.started, self.limits.headers)) {
-            return Some(Late::Silent);
+            // Browsers open connections ahead of need, and leave some unused.
+            let unused = self.block.is_none()
+                && (self.inbound.at_boundary() || self.inbound.is_untouched(frame::PREFACE));
+            return Some(if unused { Late::Idle } else { Late::Silent });
         }
         if unfinished.is_some_and(passed) {
             return Some(Late::Unfinished);
+        }
+        if passed(self.leave_due()) {
+            return Some(Late::Reader);
         }
         if self.streams.is_empty() {
             let idle = self.begun && passed(after(self.idle_since, self.limits.idle));
@@ -401,29 +476,29 @@ impl<H> Ledger<H> {
             self.answer.next = NEVER;
             self.body.next = NEVER;
             while let Some((id, slow)) = self.late(now, at) {
-                let stream = self.close(id, now);
-                if slow == Slow::Reader {
+                let handle = self.close(id, now).and_then(|stream| stream.handle);
+                if handle.is_some() {
+                    self.leave(id, now);
+                }
+                if slow == Slow::Reader && !std::mem::replace(&mut self.renewed, true) {
                     // What it held of the connection's window may come free.
-                    self.drain = Account::new(self.limits.answer);
+                    self.drain = Account::half(self.limits.answer);
                     self.shut.waiting = 0;
                     self.judge_drain(now);
                 }
-                end(slow, stream.and_then(|stream| stream.handle));
+                end(slow, handle);
             }
         }
         let drained = self.drain.deadline();
-        drained.is_some_and(passed).then_some(Late::Reader)
+        let most = self.limits.streams as usize;
+        (drained.is_some_and(passed) || self.leaving.len() > most).then_some(Late::Reader)
     }
 
     /// The first stream that is too late. Having found none, all next deadlines are known.
     fn late(&mut self, now: Nanos, at: Nanos) -> Option<(u32, Slow)> {
         let limits = self.limits;
         for stream in self.streams.iter_mut() {
-            let stuck = if stream.lasting {
-                after(stream.moved, limits.stream_idle)
-            } else {
-                after(stream.opened, limits.request).max(after(stream.moved, limits.idle))
-            };
+            let stuck = stream.stuck(limits.request, limits.idle, limits.stream_idle);
             if stuck <= now {
                 return Some((stream.id, Slow::Stuck));
             }

@@ -16,18 +16,25 @@ pub struct Stream<H> {
     pub id: u32,
     /// The client has sent `END_STREAM`.
     pub complete: bool,
-    /// An answer has begun.
+    /// HEADERS of an answer were sent; it may be a 1xx.
     pub answered: bool,
+    /// An answer has begun that is final for sure.
+    pub served: bool,
     /// We have sent `END_STREAM`.
     pub ended: bool,
-    /// A gRPC stream or the like: silence is what ends it.
+    /// The answer is a gRPC stream or the like: silence is what ends it.
     pub lasting: bool,
+    /// The request's body may pause as it likes.
+    pub pauses: bool,
+    /// How long the upstream may take to begin its answer, where the ledger sees to it, and since when.
+    pub patience: Option<u64>,
+    pub forwarded: Nanos,
     /// Refused already for what was asked.
     pub malformed: bool,
     pub send_window: i64,
     pub receive_window: i64,
     pub opened: Nanos,
-    /// When a byte of a body last moved, either way.
+    /// When a byte of a body last moved, either way, or the request became complete.
     pub moved: Nanos,
     pub body: Account,
     pub answer: Account,
@@ -38,7 +45,7 @@ pub struct Stream<H> {
 impl<H> Stream<H> {
     /// An answer that the client has to take.
     pub fn is_answering(&self) -> bool {
-        self.answered && !self.ended && !self.lasting
+        self.answered && !self.ended
     }
 
     /// There is an answer, and the client does not let it be sent.
@@ -48,7 +55,22 @@ impl<H> Stream<H> {
 
     /// The client may send more of the body and has more to send.
     pub fn is_due(&self) -> bool {
-        !self.complete && !self.lasting && self.receive_window > 0
+        !self.complete && !self.pauses && self.receive_window > 0
+    }
+
+    /// When it will be stuck if nothing moves.
+    pub fn stuck(&self, total: u64, idle: u64, stream_idle: u64) -> Nanos {
+        let after = |time: Nanos, nanos: u64| Nanos(time.0.saturating_add(nanos));
+        let pauses = self.pauses && !self.complete;
+        let stuck = if self.lasting || pauses {
+            after(self.moved, stream_idle)
+        } else {
+            after(self.opened, total).max(after(self.moved, idle))
+        };
+        match self.patience {
+            Some(patience) if !pauses => stuck.min(after(self.forwarded.max(self.moved), patience)),
+            _ => stuck,
+        }
     }
 
     pub fn is_closed(&self) -> bool {

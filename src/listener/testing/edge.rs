@@ -12,7 +12,9 @@ use crate::{
         },
     },
     connection::Connection,
-    listener::{Gate, Listeners, Shared, budget::Budget, head, run_worker, stream::Body},
+    listener::{
+        Gate, Listeners, Shared, budget::Budget, head, http2::Lasting, run_worker, stream::Body,
+    },
     record::metrics::Metrics,
 };
 use arc_swap::ArcSwap;
@@ -187,6 +189,9 @@ impl Edge {
     }
 }
 
+/// How long the upstream may take to answer a request for a stream.
+const PATIENCE_UPSTREAM: Duration = Duration::from_secs(3);
+
 /// Requests that hang upstream, of the one test that uses them.
 pub static HANGING: AtomicUsize = AtomicUsize::new(0);
 
@@ -202,10 +207,25 @@ impl ProxyHttp for Trivial {
 
     async fn upstream_peer(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         (): &mut (),
     ) -> pingora_core::Result<Box<HttpPeer>> {
+        if let Some(lasting) = Lasting::of(session.req_header()) {
+            lasting.forwarded(PATIENCE_UPSTREAM, true);
+        }
         Ok(Box::new(HttpPeer::new(self.upstream, false, String::new())))
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        (): &mut (),
+    ) -> pingora_core::Result<()> {
+        if let Some(lasting) = Lasting::of(session.req_header()) {
+            lasting.answered(&response.headers);
+        }
+        Ok(())
     }
 
     async fn request_filter(

@@ -120,12 +120,15 @@ impl<H> Ledger<H> {
         let wrong = stream.complete;
         stream.complete |= ends;
         stream.receive_window = stream.receive_window.saturating_sub(length);
-        if length > 0 {
+        if length > 0 || ends {
             stream.moved = now;
         }
         let due = stream.is_due();
         let closed = stream.is_closed();
         self.body.judge(&mut stream.body, due, self.waiting.at(now));
+        if ends {
+            self.look_at(head.stream);
+        }
         if wrong {
             self.offend(Offence::ForcedReset, now);
         }
@@ -162,9 +165,11 @@ impl<H> Ledger<H> {
         };
         let wrong = stream.complete;
         stream.complete |= ends;
+        stream.moved = now;
         let due = stream.is_due();
         let closed = stream.is_closed();
         self.body.judge(&mut stream.body, due, self.waiting.at(now));
+        self.look_at(head.stream);
         if wrong {
             self.offend(Offence::ForcedReset, now);
         }
@@ -178,8 +183,12 @@ impl<H> Ledger<H> {
             id,
             complete,
             answered: false,
+            served: false,
             ended: false,
             lasting: false,
+            pauses: false,
+            patience: None,
+            forwarded: now,
             malformed: false,
             send_window: self.initial_send_window,
             receive_window: self.initial_receive_window,
@@ -214,9 +223,10 @@ impl<H> Ledger<H> {
                 }
             }
             frame::RST_STREAM => {
+                self.left(head.stream);
                 let early = self
                     .close(head.stream, now)
-                    .is_some_and(|stream| !stream.answered);
+                    .is_some_and(|stream| !stream.served);
                 let offence = if early {
                     Offence::EarlyReset
                 } else {

@@ -1,7 +1,7 @@
 //! What our own frames do to a ledger: answers, windows, and what the h2 crate says of the client.
 
 use super::{
-    ENHANCE_YOUR_CALM, INTERNAL_ERROR, LARGEST_WINDOW, Ledger, NO_ERROR,
+    BYTES_AN_UPDATE, ENHANCE_YOUR_CALM, INTERNAL_ERROR, LARGEST_WINDOW, Ledger, NO_ERROR,
     SETTINGS_INITIAL_WINDOW_SIZE, UPDATES_A_FRAME, UPDATES_SAVED, numbers,
 };
 use crate::listener::http2::frame::{self, Event, Head};
@@ -10,6 +10,7 @@ use verdict::{Nanos, abuse::Offence};
 /// A frame of an answer that is smaller than this left in crumbs, if the client's window cut it.
 const CRUMB: u32 = 128;
 
+const PROTOCOL_ERROR: u32 = 1;
 const STREAM_CLOSED: u32 = 5;
 const REFUSED_STREAM: u32 = 7;
 const CANCEL: u32 = 8;
@@ -52,17 +53,23 @@ impl<H> Ledger<H> {
 
     fn we_answer(&mut self, head: Head, now: Nanos) {
         self.spoke = true;
-        self.updates = self
-            .updates
-            .saturating_add(UPDATES_A_FRAME)
-            .min(UPDATES_SAVED);
         let data = head.kind == frame::DATA;
         let bytes = if data { head.length } else { 0 };
+        self.updates = self
+            .updates
+            .saturating_add(UPDATES_A_FRAME.saturating_add(bytes / BYTES_AN_UPDATE))
+            .min(UPDATES_SAVED);
         self.send_window = self.send_window.saturating_sub(i64::from(bytes));
         let ends = head.has(frame::END_STREAM);
-        let mut crumb = false;
+        let (mut crumb, mut served) = (false, ends);
         if let Some(stream) = self.streams.find(head.stream) {
             let before = stream.is_answering();
+            // A first HEADERS alone may be a 1xx, which clients can ask for.
+            stream.served |= data || ends || stream.answered;
+            if stream.served {
+                // An answer of our own is one as well.
+                stream.patience = None;
+            }
             stream.answered = true;
             stream.ended |= ends;
             stream.send_window = stream.send_window.saturating_sub(i64::from(bytes));
@@ -87,12 +94,21 @@ impl<H> Ledger<H> {
             // The connection as a whole: the more answers wait, the less each byte is worth.
             let abreast = self.answering.clamp(1, 8);
             self.shut.moved(&mut self.drain, bytes / abreast, now);
+            self.renewed &= !self.drain.is_full(self.limits.answer);
         } else if self.is_refused(head.stream) {
-            // Answered by the h2 crate itself (431).
+            // Answered by the h2 crate itself (431): what is small on the wire may be large.
             self.unseen = self.unseen.saturating_add(1);
+            if let Some(stream) = self.streams.find(head.stream) {
+                stream.malformed = true;
+            }
+            self.offend(Offence::HeaderBytes, now);
+            served = false;
+        }
+        if ends {
+            self.left(head.stream);
         }
         self.judge_drain(now);
-        if ends && let Some(score) = &mut self.score {
+        if served && let Some(score) = &mut self.score {
             score.served();
         }
         if crumb {
@@ -105,8 +121,11 @@ impl<H> Ledger<H> {
         match head.kind {
             frame::RST_STREAM => {
                 let stream = self.close(head.stream, now);
-                // The h2 crate refuses some requests by itself, unseen by anyone else.
-                let unseen = self.is_refused(head.stream);
+                self.left(head.stream);
+                // The h2 crate refuses some requests by itself, unseen by anyone else. What it resets
+                // for another reason is handed out all the same.
+                let unseen = matches!(number, PROTOCOL_ERROR | REFUSED_STREAM)
+                    && self.is_refused(head.stream);
                 match number {
                     NO_ERROR | INTERNAL_ERROR | CANCEL | ENHANCE_YOUR_CALM => {}
                     REFUSED_STREAM => self.offend(Offence::ExcessStream, now),
