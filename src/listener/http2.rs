@@ -156,7 +156,7 @@ enum End {
     SlowReader,
     /// The client broke the protocol.
     Malformed,
-    /// It was too much for the h2 crate.
+    /// It was too much for the h2 crate, out of the blue.
     TooMuch,
     /// The client did what only an attack does, of this kind.
     Abused(&'static str),
@@ -229,7 +229,9 @@ where
                 }
                 // Whether it was the h2 crate that ended it shows in what it sent.
                 Ok(Ok(None) | Err(_)) => {
-                    return match self.watch.ledger().is_condemned() {
+                    let ledger = self.watch.ledger();
+                    return match ledger.is_condemned() {
+                        Some(true) if ledger.is_suspicious() => End::Abused("library"),
                         Some(true) => End::TooMuch,
                         Some(false) => End::Malformed,
                         None => End::Closed,

@@ -142,6 +142,12 @@ impl Score {
         self.level > self.tolerance.most
     }
 
+    /// Whether an eighth of what is too much has come together: more than ordinary peers ever do.
+    #[must_use]
+    pub fn is_suspicious(&self) -> bool {
+        self.level >= self.tolerance.most / 8
+    }
+
     /// A request was served to its end: that makes up for a point.
     pub fn served(&mut self) {
         self.level = self.level.saturating_sub(POINT);
@@ -224,6 +230,17 @@ mod tests {
             assert!(!score.add(Offence::EarlyReset, Nanos(0)));
             score.served();
         }
+    }
+
+    #[test]
+    fn suspicion_begins_at_an_eighth() {
+        let mut score = score();
+        for _ in 0..12 {
+            assert!(!score.add(Offence::Settings, Nanos(0)));
+            assert!(!score.is_suspicious());
+        }
+        assert!(!score.add(Offence::Settings, Nanos(0)));
+        assert!(score.is_suspicious());
     }
 
     #[test]

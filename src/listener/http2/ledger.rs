@@ -247,6 +247,12 @@ impl<H> Ledger<H> {
         }
     }
 
+    /// Whether the client has bent the protocol before the h2 crate ended the connection.
+    #[must_use]
+    pub fn is_suspicious(&self) -> bool {
+        self.score.as_ref().is_some_and(Score::is_suspicious)
+    }
+
     fn offend(&mut self, offence: Offence, now: Nanos) {
         if let Some(score) = &mut self.score
             && score.add(offence, now)
