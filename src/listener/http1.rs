@@ -197,7 +197,8 @@ where
         stream.timed_out = true;
         stream.fault.get_or_insert("timeout");
     }
-    if again && !stream.ended && !stream.timed_out && !stream.connection().drop.load(Relaxed) {
+    let more = !stream.ended || !stream.ahead().is_empty();
+    if again && more && !stream.timed_out && !stream.connection().drop.load(Relaxed) {
         Served::Again(stream)
     } else {
         Served::Last(stream)

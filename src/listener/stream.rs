@@ -227,6 +227,10 @@ impl ClientStream {
         let result = ready!(self.poll_transport_read(cx, &mut buffer));
         let bytes = buffer.filled();
         self.ended |= bytes.is_empty();
+        if result.is_err() {
+            // A reset: nobody waits for what was asked before it.
+            self.ahead.clear();
+        }
         result?;
         self.ahead.extend_from_slice(bytes);
         Poll::Ready(Ok(bytes.len()))
@@ -427,7 +431,8 @@ impl ClientStream {
         while !self.ended && self.ahead.len() < GATHERED {
             ready!(self.poll_ahead(cx))?;
         }
-        if self.ended {
+        // Whoever has said more before closing its side wants more than this answer.
+        if self.ended && (self.ahead.is_empty() || self.events) {
             Poll::Ready(Ok(()))
         } else {
             // Enough is kept. The answer that is on its way wakes the task.

@@ -393,9 +393,13 @@ async fn a_client_that_has_said_all_it_wants_gets_its_answer() {
         Client::new(connect(edge.addresses[1]).await),
     ];
     for mut client in clients {
-        client.send("GET /slow HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        client
+            .send("GET /slow HTTP/1.1\r\nhost: a\r\n\r\nGET /more HTTP/1.1\r\nhost: a\r\n\r\n")
+            .await;
         client.wire.shutdown().await.unwrap();
         assert_eq!(client.answer().await.unwrap().body, "GET /slow 0");
+        assert_eq!(client.answer().await.unwrap().body, "GET /more 0");
+        assert!(client.rest().await.0.is_empty());
     }
     edge.stop().await;
 }
