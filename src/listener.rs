@@ -31,6 +31,7 @@ mod pages;
 mod proxy_protocol;
 mod queue;
 mod redirect;
+mod serve;
 mod socket;
 mod stream;
 mod term;

@@ -1,41 +1,26 @@
-//! The life of a connection: judged before it costs anything, proxied address and handshake where
-//! they apply, then its protocol. Deadlines of requests are left to the protocols.
+//! The door: connections are taken from a socket's queue and judged by their address, before they cost
+//! anything. Those that may stay are left to [`super::serve`].
 
 use super::{
-    Endpoint, Kind, Settings, Shared,
+    Endpoint, Shared,
     admission::Admission,
     budget::{Place, Refusal},
-    conduct::Standing,
-    handshake::{self, Failure, Secured, Terms},
-    http1, http2,
     log_limit::LogLimit,
     pages,
-    proxy_protocol::{self, Proxied},
     queue::{Next, Queue, Waiting},
-    redirect, socket,
-    stream::{ClientStream, Transport},
+    serve::serve,
+    socket,
 };
-use crate::{
-    clock,
-    config::Config,
-    connection::{Connection, Progress, TlsInfo},
-    identify::TrustedProxies,
-    record::metrics::Metrics,
-};
+use crate::{clock, config::Config, identify::TrustedProxies, record::metrics::Metrics};
 use pingora_core::server::ShutdownWatch;
 use pingora_proxy::{HttpProxy, ProxyHttp};
-use rustls::ServerConfig;
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, atomic::AtomicBool},
+    sync::Arc,
     time::Duration,
 };
-use tokio::{
-    net::TcpStream,
-    sync::mpsc,
-    time::{Instant, sleep, timeout_at},
-};
+use tokio::{sync::mpsc, time::sleep};
 use verdict::{Nanos, prefix::Prefix};
 
 /// Connections that are judged before whatever else is ready on this worker has its turn.
@@ -258,7 +243,7 @@ impl Flood {
 }
 
 /// IPv4-mapped addresses of dual-stack sockets as IPv4.
-fn canonical(address: SocketAddr) -> SocketAddr {
+pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
@@ -295,10 +280,10 @@ pub(super) struct Worker {
 
 /// An open connection, until the last part of it is gone.
 pub(super) struct Alive {
-    endpoint: Arc<Endpoint>,
-    shared: Arc<Shared>,
-    place: Place,
-    worker: Worker,
+    pub endpoint: Arc<Endpoint>,
+    pub shared: Arc<Shared>,
+    pub place: Place,
+    pub worker: Worker,
 }
 
 impl Drop for Alive {
@@ -310,7 +295,7 @@ impl Drop for Alive {
 
 /// A connection's own hold on it; its streams have theirs. Each counts the panic that drops it, so
 /// that one of a stream that has outlived its connection counts once.
-struct Own(Arc<Alive>);
+pub(super) struct Own(pub Arc<Alive>);
 
 impl Drop for Own {
     fn drop(&mut self) {
@@ -343,7 +328,7 @@ fn unwelcome(
 }
 
 /// Why a client's connection is refused, whose place among all has been taken already.
-fn judge(
+pub(super) fn judge(
     client: IpAddr,
     config: &Config,
     shared: &Shared,
@@ -356,178 +341,4 @@ fn judge(
     place
         .claim(prefix, &config.connections, is_good, now)
         .map_err(Refusal::name)
-}
-
-/// One connection, from its first byte to its last.
-async fn serve<SV>(
-    tcp: TcpStream,
-    from: SocketAddr,
-    (settings, trusted): (Arc<Settings>, Arc<TrustedProxies>),
-    mut own: Own,
-    proxy: Arc<HttpProxy<SV>>,
-) where
-    SV: ProxyHttp + Send + Sync + 'static,
-    SV::CTX: Send + Sync,
-{
-    // Boxed, so that an idle connection does not carry the room that the handshake needed.
-    let established = Box::pin(establish(tcp, from, (settings, trusted), &mut own.0)).await;
-    let Some((stream, http2)) = established else {
-        return;
-    };
-    let alive = &own.0;
-    let shared = &alive.shared;
-    match http2 {
-        Http2::Agreed => {
-            Box::pin(http2::serve(stream, shared, &proxy, alive)).await;
-        }
-        Http2::Possible | Http2::No => {
-            let possible = http2 == Http2::Possible;
-            let http2 = Box::pin(http1::serve(stream, possible, shared, &proxy)).await;
-            if let Some(stream) = http2 {
-                Box::pin(http2::serve(stream, shared, &proxy, alive)).await;
-            }
-        }
-    }
-}
-
-/// Whether a connection speaks HTTP/2.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Http2 {
-    /// By ALPN.
-    Agreed,
-    /// In plaintext, if its first bytes say so (RFC 9113, section 3.3).
-    Possible,
-    No,
-}
-
-/// PROXY header and handshake: everything before the first request.
-async fn establish(
-    mut tcp: TcpStream,
-    from: SocketAddr,
-    (settings, trusted): (Arc<Settings>, Arc<TrustedProxies>),
-    alive: &mut Arc<Alive>,
-) -> Option<(Box<ClientStream>, Http2)> {
-    let shared = Arc::clone(&alive.shared);
-    let local = canonical(tcp.local_addr().ok()?);
-    let timeouts = shared.config.load().connections.timeouts.clone();
-    // One deadline for both: the PROXY header and the handshake behind it.
-    let deadline = Instant::now() + timeouts.handshake;
-    let mut ends = (from, local);
-    if settings.proxy_protocol {
-        match timeout_at(deadline, proxy_protocol::read(&mut tcp)).await {
-            Ok(Ok(Proxied::Local)) => {}
-            Ok(Ok(Proxied::For {
-                source,
-                destination,
-            })) => {
-                ends = (canonical(source), canonical(destination));
-                let config = shared.config.load_full();
-                // The only holder so far: nothing else was begun with it.
-                let place = &mut Arc::get_mut(alive)?.place;
-                // A trusted proxy behind a balancer is no more a client than one in front of none.
-                if !trusted.contains(ends.0.ip())
-                    && let Err(reason) = judge(ends.0.ip(), &config, &shared, place)
-                {
-                    shared.metrics.connection_refused(reason);
-                    socket::reset(tcp);
-                    return None;
-                }
-            }
-            Ok(Err(error)) => {
-                tracing::debug!(%from, %error, "no valid PROXY header");
-                shared.metrics.connection_refused("proxy_header");
-                socket::reset(tcp);
-                return None;
-            }
-            Err(_) => {
-                shared.metrics.connection_refused("timeout");
-                socket::reset(tcp);
-                return None;
-            }
-        }
-    }
-    let connection = |tls: Option<TlsInfo>| {
-        Arc::new(Connection {
-            listener: Arc::clone(&alive.endpoint.name),
-            peer: ends.0,
-            local: ends.1,
-            tls,
-            standing: Standing::default(),
-            drop: AtomicBool::new(false),
-            progress: Progress::default(),
-        })
-    };
-    let limits = http1::limits(&timeouts);
-    match &settings.kind {
-        Kind::Redirect => {
-            redirect::serve(tcp, &shared).await;
-            None
-        }
-        Kind::Plain => {
-            let http2 = if settings.protocols.h2 {
-                Http2::Possible
-            } else {
-                Http2::No
-            };
-            let stream = ClientStream::new(Transport::Plain(tcp), connection(None), None, limits);
-            Some((Box::new(stream), http2))
-        }
-        Kind::Tls(config) => {
-            let secured = secure(tcp, config, ends.0.ip(), deadline, alive).await?;
-            let http2 = secured.info.alpn == "h2";
-            let stream = ClientStream::new(
-                Transport::Tls(secured.stream),
-                connection(Some(secured.info)),
-                Some(secured.digest),
-                limits,
-            );
-            if !http2 && !settings.protocols.http1 {
-                // No ALPN, on a listener that speaks HTTP/2 alone.
-                shared.metrics.connection_refused("handshake");
-                return None;
-            }
-            let http2 = if http2 { Http2::Agreed } else { Http2::No };
-            Some((Box::new(stream), http2))
-        }
-    }
-}
-
-/// The handshake with this client, counted by how it ended.
-async fn secure(
-    tcp: TcpStream,
-    config: &Arc<ServerConfig>,
-    client: IpAddr,
-    deadline: Instant,
-    alive: &Alive,
-) -> Option<Secured> {
-    let shared = &*alive.shared;
-    let terms = {
-        let current = shared.config.load();
-        Terms {
-            client: Prefix::of(client, current.clients.prefix),
-            limits: current.connections.handshakes.clone(),
-            admission: &alive.worker.admission,
-            conduct: &shared.conduct,
-            deadline,
-        }
-    };
-    let metrics = &shared.metrics;
-    match handshake::shake(tcp, Arc::clone(config), terms).await {
-        Ok(secured) => {
-            metrics.handshake(if secured.resumed { "resumed" } else { "full" });
-            return Some(secured);
-        }
-        Err(Failure::Timeout) => {
-            metrics.handshake("timeout");
-            metrics.connection_refused("timeout");
-        }
-        // None was begun, or ended.
-        Err(Failure::Budget) => metrics.connection_refused("handshake_budget"),
-        Err(Failure::Failed(error)) => {
-            tracing::debug!(%client, %error, "handshake failed");
-            metrics.handshake("failed");
-            metrics.connection_refused("handshake");
-        }
-    }
-    None
 }

@@ -1,3 +1,5 @@
+//! Who goes first, with a clock of the tests' own.
+
 use super::{bucket::nanos, *};
 use std::{
     sync::{

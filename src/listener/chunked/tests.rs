@@ -1,3 +1,5 @@
+//! Chunked bodies, well-formed and not.
+
 use super::*;
 use proptest::prelude::*;
 

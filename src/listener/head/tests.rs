@@ -1,3 +1,5 @@
+//! Heads of requests, well-formed and not.
+
 use super::*;
 use proptest::prelude::*;
 

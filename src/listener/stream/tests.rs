@@ -1,9 +1,11 @@
+//! Deadlines and accounts of a stream, read and written over a real socket.
+
 use super::*;
 use crate::{connection::Progress, listener::conduct::Standing};
 use socket2::SockRef;
-use std::sync::atomic::AtomicBool;
+use std::{pin::Pin, sync::atomic::AtomicBool};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::TcpListener,
 };
 
