@@ -183,8 +183,9 @@ where
             socket_digest: None,
         });
         let handshake = Box::pin(server::handshake(lent, Some(options)));
+        // On the heap, where it takes no more room than it needs beside the future.
         let mut h2 = match self.watched(handshake).await {
-            Ok(Ok(h2)) => h2,
+            Ok(Ok(h2)) => Box::new(h2),
             Ok(Err(_)) => return End::Unspoken,
             Err(end) => return end,
         };
