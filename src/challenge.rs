@@ -1,26 +1,37 @@
 //! Challenges: what a suspect has to do before it may go on, and how it shows that it has. Who is a
 //! suspect is decided elsewhere.
 //!
-//! A [`Challenge`] is one rung of the ladder. Whoever solves one gets a clearance in a cookie, sealed
-//! for its network and host; nothing about a visitor is kept here but the ids of challenges that
-//! were solved, until they expire.
+//! A [`Challenge`] is one rung of the ladder, in a file of its name. Each hands out a sealed
+//! [ticket](verdict::ticket) and checks what comes back with it; all that tickets have in common (their
+//! seal, host, network, time, and that each is answered once) is checked here. Whoever solves one gets
+//! a [clearance](clearance::Clearances) in a cookie. Nothing about a visitor is kept but the ids of
+//! challenges that were answered, until they expire.
 
+pub mod answer;
+pub mod clearance;
+pub mod page;
 pub mod proof_of_work;
 mod spent;
 
 use crate::{config::model, reply::Reply};
+use answer::Answer;
+use async_trait::async_trait;
+use clearance::Clearances;
 use http::{
     HeaderMap, HeaderValue, Method, StatusCode,
-    header::{ALLOW, CONTENT_TYPE, COOKIE, SET_COOKIE},
+    header::{ALLOW, SET_COOKIE},
 };
 use proof_of_work::ProofOfWork;
 use ring::rand::SecureRandom;
-use std::{sync::Arc, time::Duration};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 use verdict::{
-    clearance::{Clearance, Grant},
     decision::Rung,
     prefix::Prefix,
     seal::Key,
+    ticket::{Detail, Kind, MAX_TARGET, Opened, Ticket},
 };
 
 /// Paths below this are answered here and never forwarded.
@@ -32,35 +43,42 @@ pub const ANSWER_PATH: &str = "/.rempart/challenge";
 /// The longest answer, in bytes; longer ones need not be read.
 pub const MAX_ANSWER: usize = 4 * 1024;
 
-/// How long a challenge may be worked on, in seconds.
-const PATIENCE: u64 = 300;
+/// How long a challenge may be worked on, in milliseconds.
+const PATIENCE: u64 = 300_000;
 
 /// Shorter secrets could be guessed.
 pub const MIN_SECRET: usize = 16;
 
-/// A client may hold several cookies of the same name, of several paths; no more are looked at.
-const MAX_COOKIES: usize = 4;
-
-/// One rung of the ladder.
+/// One kind of puzzle.
+#[async_trait]
 pub trait Challenge: std::fmt::Debug + Send + Sync {
-    /// What solving it proves.
-    fn rung(&self) -> Rung;
+    /// A new one for this visit: a page, or data for a client that is no browser. Solving it is to
+    /// bring a clearance of the rung `worth`.
+    fn issue(&self, visit: &Visit<'_>, worth: Rung, common: &Common) -> Option<Reply>;
 
-    /// A new challenge for this visit: a page, or data for a client that is no browser.
-    fn issue(&self, visit: &Visit<'_>, key: &Key) -> Option<Reply>;
-
-    /// Checks an answer and gives the path to return to. Changes nothing.
+    /// Whether the answer is right; that the ticket is good was checked. Changes nothing.
     ///
     /// # Errors
-    /// `Failed`, `Expired` or `Invalid`.
-    fn check(&self, visit: &Visit<'_>, answer: &Answer<'_>, key: &Key) -> Result<Solved, Outcome>;
+    /// What is wrong with it.
+    async fn check(
+        &self,
+        visit: &Visit<'_>,
+        opened: &Opened,
+        answer: &Answer<'_>,
+    ) -> Result<(), Outcome>;
 }
 
 /// Who is asking, for what.
 #[derive(Clone, Copy, Debug)]
 pub struct Visit<'a> {
-    /// What counts as this client; clearances are bound to it.
+    /// What counts as one client.
+    pub client: Prefix,
+    /// The /24 or /48 around it; clearances are bound to it.
     pub network: Prefix,
+    /// Of the client's own TLS; empty when not known.
+    pub ja4: &'a str,
+    pub method: &'a Method,
+    pub headers: &'a HeaderMap,
     /// Lower case, without its port.
     pub host: &'a str,
     /// Path and query, as received.
@@ -70,25 +88,16 @@ pub struct Visit<'a> {
     /// Whether a page is wanted: [`crate::reply::wants_html`].
     pub html: bool,
     pub request_id: &'a str,
-    /// Unix seconds.
+    /// Unix milliseconds.
     pub now: u64,
 }
 
-/// What was posted to a reserved path.
-#[derive(Clone, Copy, Debug)]
-pub struct Answer<'a> {
-    pub method: &'a Method,
-    pub headers: &'a HeaderMap,
-    /// The whole body; more than [`MAX_ANSWER`] is refused.
-    pub body: &'a [u8],
-}
-
-/// A challenge that was solved.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Solved {
-    pub id: [u8; 16],
-    pub expires: u64,
-    pub target: String,
+impl Visit<'_> {
+    /// Unix seconds.
+    #[must_use]
+    pub fn seconds(&self) -> u64 {
+        self.now / 1000
+    }
 }
 
 /// What became of a challenge: the `outcome` of `rempart_challenges_total`.
@@ -96,13 +105,19 @@ pub struct Solved {
 pub enum Outcome {
     Issued,
     Solved,
-    /// The work is wrong.
+    /// The answer is wrong.
     Failed,
     /// It came too late.
     Expired,
-    /// It was solved before.
+    /// It was answered before.
     Replayed,
-    /// Not ours, not this visitor's, or no answer at all.
+    /// The ticket was given to another network.
+    ForeignNetwork,
+    /// The ticket was given for another host.
+    ForeignHost,
+    /// Longer than any answer.
+    TooLarge,
+    /// No ticket of ours, or no answer at all.
     Invalid,
 }
 
@@ -115,8 +130,58 @@ impl Outcome {
             Self::Failed => "failed",
             Self::Expired => "expired",
             Self::Replayed => "replayed",
+            Self::ForeignNetwork => "foreign_network",
+            Self::ForeignHost => "foreign_host",
+            Self::TooLarge => "too_large",
             Self::Invalid => "invalid",
         }
+    }
+}
+
+/// What all rungs issue with.
+#[derive(Debug)]
+pub struct Common {
+    key: Key,
+    /// Tells this process's tickets from those of others that share its secret.
+    process: [u8; 8],
+    issued: AtomicU64,
+}
+
+impl Common {
+    /// A sealed ticket for this visit; `None` when its host is none.
+    #[must_use]
+    pub fn ticket(
+        &self,
+        visit: &Visit<'_>,
+        kind: Kind,
+        worth: Rung,
+        detail: Detail,
+    ) -> Option<String> {
+        // Too long to be carried about: a script returns to it all the same.
+        let target = Some(visit.target).filter(|target| target.len() <= MAX_TARGET);
+        let ticket = Ticket {
+            kind,
+            worth,
+            id: self.next_id(),
+            host: visit.host.to_owned(),
+            network: visit.network,
+            issued: visit.now,
+            expires: visit.now.saturating_add(PATIENCE),
+            target: local_target(target.unwrap_or("/")).to_owned(),
+            detail,
+        };
+        ticket.seal(&self.key)
+    }
+
+    /// Unique is enough: what must not be guessed is the seal.
+    fn next_id(&self) -> [u8; 16] {
+        let count = self.issued.fetch_add(1, Ordering::Relaxed);
+        let mut id = [0; 16];
+        let parts = self.process.into_iter().chain(count.to_be_bytes());
+        for (to, from) in id.iter_mut().zip(parts) {
+            *to = from;
+        }
+        id
     }
 }
 
@@ -124,11 +189,10 @@ impl Outcome {
 /// workers.
 #[derive(Debug)]
 pub struct Challenges {
-    key: Key,
+    common: Common,
     /// The process's own secret, when the configuration has none.
     own: Option<[u8; 32]>,
-    cookie: String,
-    lifetime: Duration,
+    clearances: Clearances,
     proof_of_work: ProofOfWork,
     spent: Arc<spent::Spent>,
 }
@@ -139,22 +203,29 @@ impl Challenges {
     /// # Errors
     /// A sentence when the secret is too short, or the system gives no random bytes.
     pub fn build(spec: &model::Challenge, previous: Option<&Self>) -> Result<Self, String> {
-        let own = match (&spec.secret, previous.and_then(|previous| previous.own)) {
+        let own = match (
+            spec.secrets.first(),
+            previous.and_then(|previous| previous.own),
+        ) {
             (Some(_), _) => None,
             (None, Some(own)) => Some(own),
             (None, None) => Some(random()?),
         };
-        let secret = spec.secret.as_ref().map(model::Secret::expose);
+        let secret = spec.secrets.first().map(model::Secret::expose);
         let secret = secret
             .or(own.as_ref().map(<[u8; 32]>::as_slice))
             .filter(|secret| secret.len() >= MIN_SECRET)
             .ok_or_else(|| format!("a challenge's secret has at least {MIN_SECRET} bytes"))?;
+        let key = Key::new(secret);
         Ok(Self {
-            key: Key::new(secret),
+            clearances: Clearances::new(key.clone(), spec),
+            common: Common {
+                key,
+                process: random()?,
+                issued: AtomicU64::new(0),
+            },
             own,
-            cookie: spec.cookie.clone(),
-            lifetime: spec.lifetime,
-            proof_of_work: ProofOfWork::new(spec.effort, random()?),
+            proof_of_work: ProofOfWork::new(spec.proof_of_work.effort),
             spent: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.spent)),
         })
     }
@@ -165,33 +236,24 @@ impl Challenges {
         path.starts_with(RESERVED)
     }
 
-    /// The highest rung that the request's cookies prove. Allocates nothing.
+    /// What visitors hold.
     #[must_use]
-    pub fn clearance(
-        &self,
-        headers: &HeaderMap,
-        network: Prefix,
-        host: &str,
-        now: u64,
-    ) -> Option<Rung> {
-        self.tokens(headers)
-            .filter_map(|token| Clearance::verify(token, &self.key, network, host, now))
-            .max()
+    pub fn clearances(&self) -> &Clearances {
+        &self.clearances
     }
 
     /// The answer to a request that has to solve something: 403, `rempart-action: challenge`. Counts
     /// as [`Outcome::Issued`].
     #[must_use]
     pub fn page(&self, rung: Rung, visit: &Visit<'_>) -> Reply {
-        self.rung(rung)
-            .issue(visit, &self.key)
+        self.challenge(kind_of(rung))
+            .issue(visit, rung, &self.common)
             .unwrap_or_else(|| Reply::refusal(StatusCode::FORBIDDEN, visit.request_id, visit.html))
     }
 
-    /// Answers a request to a reserved path. The outcome is to be counted under the rung; there is
+    /// Answers a request to a reserved path. The outcome is to be counted under the kind; there is
     /// none where no challenge was concerned.
-    #[must_use]
-    pub fn answer(
+    pub async fn answer(
         &self,
         visit: &Visit<'_>,
         answer: &Answer<'_>,
@@ -205,85 +267,92 @@ impl Challenges {
             let reply = refusal(StatusCode::METHOD_NOT_ALLOWED);
             return (reply.with(ALLOW, HeaderValue::from_static("POST")), None);
         }
-        let challenge = self.rung(Rung::ProofOfWork);
-        let rung = challenge.rung();
         if answer.body.len() > MAX_ANSWER {
             let reply = refusal(StatusCode::PAYLOAD_TOO_LARGE);
-            return (reply, Some((rung, Outcome::Invalid)));
+            return (reply, Some((Rung::ProofOfWork, Outcome::TooLarge)));
         }
-        let solved = challenge
-            .check(visit, answer, &self.key)
-            .and_then(|solved| {
-                if self.spent.insert(solved.id, solved.expires, visit.now) {
-                    Ok(solved)
-                } else {
-                    Err(Outcome::Replayed)
-                }
-            });
-        match solved.and_then(|solved| self.cleared(rung, visit, answer, &solved)) {
-            Ok(reply) => (reply, Some((rung, Outcome::Solved))),
-            Err(outcome) => (unsolved(outcome, visit), Some((rung, outcome))),
+        let opened = match self.open(visit, answer) {
+            Ok(opened) => opened,
+            Err((rung, outcome)) => return (unsolved(outcome, visit), Some((rung, outcome))),
+        };
+        let ticket = &opened.ticket;
+        let challenge = self.challenge(ticket.kind);
+        let mut solved = challenge.check(visit, &opened, answer).await;
+        if solved.is_ok() && !self.spent.insert(ticket.id, ticket.expires, visit.now) {
+            solved = Err(Outcome::Replayed);
         }
+        match solved.and_then(|()| self.cleared(visit, answer, ticket)) {
+            Ok(reply) => (reply, Some((ticket.worth, Outcome::Solved))),
+            Err(outcome) => (unsolved(outcome, visit), Some((ticket.worth, outcome))),
+        }
+    }
+
+    /// The ticket of an answer, if it is good here and now.
+    fn open(&self, visit: &Visit<'_>, answer: &Answer<'_>) -> Result<Opened, (Rung, Outcome)> {
+        let token = answer.text("token");
+        let opened = token.and_then(|token| Ticket::open(token.as_bytes(), &self.common.key));
+        let opened = opened.ok_or((Rung::ProofOfWork, Outcome::Invalid))?;
+        let ticket = &opened.ticket;
+        let wrong = if ticket.host != visit.host {
+            Outcome::ForeignHost
+        } else if ticket.network != visit.network {
+            Outcome::ForeignNetwork
+        } else if visit.now >= ticket.expires {
+            Outcome::Expired
+        } else {
+            return Ok(opened);
+        };
+        Err((ticket.worth, wrong))
     }
 
     /// The cookie, with the way back (303) for a form and nothing more (204) for a script.
     fn cleared(
         &self,
-        rung: Rung,
         visit: &Visit<'_>,
         answer: &Answer<'_>,
-        solved: &Solved,
+        ticket: &Ticket,
     ) -> Result<Reply, Outcome> {
-        let grant = Grant {
-            network: visit.network,
-            issued: visit.now,
-            expires: visit.now.saturating_add(self.lifetime.as_secs()),
-        };
-        let clearance = self
-            .tokens(answer.headers)
-            .filter_map(|token| Clearance::open(token, &self.key, visit.host))
-            .fold(Clearance::new(rung, grant), |new, old| {
-                new.after(&old, visit.now)
-            });
-        let token = clearance
-            .seal(&self.key, visit.host)
-            .ok_or(Outcome::Invalid)?;
-        let cookie = format!(
-            "{}={token}; Path=/; Max-Age={}; HttpOnly; SameSite=Lax{}",
-            self.cookie,
-            self.lifetime.as_secs(),
-            if visit.secure { "; Secure" } else { "" }
-        );
-        let cookie = HeaderValue::try_from(cookie).map_err(|_| Outcome::Invalid)?;
-        let reply = if is_json(answer.headers) {
+        let cookie = self.clearances.grant(visit, ticket.worth);
+        let cookie = cookie.ok_or(Outcome::Invalid)?;
+        let reply = if answer.is_json() {
             Reply::empty(StatusCode::NO_CONTENT)
         } else {
-            Reply::redirect(StatusCode::SEE_OTHER, local_target(&solved.target))
+            Reply::redirect(StatusCode::SEE_OTHER, local_target(&ticket.target))
                 .ok_or(Outcome::Invalid)?
         };
         Ok(reply.with(SET_COOKIE, cookie))
     }
 
-    fn rung(&self, rung: Rung) -> &dyn Challenge {
-        match rung {
-            Rung::ProofOfWork => &self.proof_of_work,
+    fn challenge(&self, kind: Kind) -> &dyn Challenge {
+        match kind {
+            Kind::Silent | Kind::ProofOfWork | Kind::Image | Kind::Question | Kind::ThirdParty => {
+                &self.proof_of_work
+            }
         }
     }
+}
 
-    /// The values of our cookie.
-    fn tokens<'a>(&'a self, headers: &'a HeaderMap) -> impl Iterator<Item = &'a [u8]> {
-        headers
-            .get_all(COOKIE)
-            .iter()
-            .flat_map(|value| value.as_bytes().split(|byte| *byte == b';'))
-            .filter_map(|pair| {
-                pair.trim_ascii_start()
-                    .strip_prefix(self.cookie.as_bytes())?
-                    .strip_prefix(b"=")
-            })
-            .map(<[u8]>::trim_ascii_end)
-            .take(MAX_COOKIES)
+/// The puzzle that a rung begins with.
+fn kind_of(rung: Rung) -> Kind {
+    match rung {
+        Rung::Silent => Kind::Silent,
+        Rung::ProofOfWork => Kind::ProofOfWork,
+        Rung::Captcha => Kind::Image,
+        Rung::ThirdParty => Kind::ThirdParty,
     }
+}
+
+/// The answer to a client that is no browser: problem details with the challenge in them. `members` are
+/// JSON text.
+#[must_use]
+pub fn data(visit: &Visit<'_>, members: &str) -> Reply {
+    page::challenged(Reply::problem(
+        StatusCode::FORBIDDEN,
+        "Forbidden",
+        "Solve the challenge and send the request again with the cookie that you get.",
+        visit.request_id,
+        Some(&format!(r#""challenge":{{{members}}}"#)),
+    ))
 }
 
 fn unsolved(outcome: Outcome, visit: &Visit<'_>) -> Reply {
@@ -292,7 +361,7 @@ fn unsolved(outcome: Outcome, visit: &Visit<'_>) -> Reply {
     }
     let detail = match outcome {
         Outcome::Expired => "The challenge has expired; ask for a new one.",
-        Outcome::Replayed => "The challenge was solved before; ask for a new one.",
+        Outcome::Replayed => "The challenge was answered before; ask for a new one.",
         Outcome::Failed => "This does not solve the challenge.",
         _ => "This is no answer to a challenge of this visitor.",
     };
@@ -304,13 +373,6 @@ fn unsolved(outcome: Outcome, visit: &Visit<'_>) -> Reply {
         visit.request_id,
         Some(&outcome),
     )
-}
-
-fn is_json(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|value| {
-        let name = value.as_bytes().split(|byte| *byte == b';').next();
-        name.is_some_and(|name| name.trim_ascii().eq_ignore_ascii_case(b"application/json"))
-    })
 }
 
 /// A path of this very site. Browsers take `//host` and `/\host` for another site, and leave out

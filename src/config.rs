@@ -10,6 +10,7 @@
 
 mod actions;
 mod addresses;
+mod challenge;
 mod clients;
 mod connections;
 mod decode;
@@ -114,7 +115,7 @@ fn config(ctx: &mut Context) -> Option<Config> {
     };
     let routes = fields.required(ctx, "routes", |ctx, node| routes::routes(ctx, node, &names));
 
-    let challenge = fields.section(ctx, "challenge", operations::challenge);
+    let challenge = fields.section(ctx, "challenge", challenge::challenge);
     let access_log = fields.or(ctx, "access_log", "stdout", operations::access_log);
     let shutdown = fields.section(ctx, "shutdown", operations::shutdown);
     let (listener_node, limit_node) = (fields.take("listeners"), fields.take("limits"));

@@ -17,7 +17,7 @@ use http::{HeaderMap, StatusCode, header};
 use pingora_http::RequestHeader;
 use std::time::Duration;
 use verdict::{
-    decision::{Action, Decision, Reason},
+    decision::{Action, Decision, Reason, Rung},
     facts::{Client, Facts, Headers, Request, Tls, User},
 };
 
@@ -85,6 +85,7 @@ async fn carry_out(edge: &Edge, suspect: &Suspect<'_>, decision: &Decision) -> N
             if solves { Next::Solve } else { Next::Forward }
         }
         Action::Challenge(rung) => {
+            let rung = rung.unwrap_or(Rung::ProofOfWork);
             let metrics = edge.recorder.metrics();
             metrics.challenge(rung.name(), Outcome::Issued.name());
             let challenges = &suspect.arrival.generation.challenges;
@@ -148,13 +149,17 @@ fn is_reserved(path: &[u8]) -> bool {
 pub fn visit<'a>(suspect: &Suspect<'a>) -> Visit<'a> {
     let raw = std::str::from_utf8(suspect.request.raw_path()).unwrap_or_default();
     Visit {
+        client: suspect.arrival.client.prefix,
         network: suspect.arrival.client.network,
+        ja4: suspect.arrival.ja4(),
+        method: &suspect.request.method,
+        headers: &suspect.request.headers,
         host: &suspect.target.host,
         target: if raw.starts_with('/') { raw } else { "/" },
         secure: suspect.arrival.connection.tls.is_some(),
         html: wants_html(&suspect.request.headers),
         request_id: suspect.arrival.id(),
-        now: suspect.arrival.unix_seconds(),
+        now: suspect.arrival.unix_milliseconds(),
     }
 }
 
@@ -198,12 +203,12 @@ fn facts<'a>(suspect: &Suspect<'a>, headers: &'a RequestHeaders<'a>) -> Facts<'a
         route,
         route_name: entry.map_or("", |entry| &entry.name),
         upstream: upstream.map_or("", |upstream| &upstream.name),
-        clearance: generation.challenges.clearance(
-            &request.headers,
-            arrival.client.network,
-            &target.host,
-            arrival.unix_seconds(),
-        ),
+        clearance: generation
+            .challenges
+            .clearances()
+            .rung(&arrival.bearer(&request.headers, &target.host)),
+        unchallenged: entry.is_some_and(|entry| !entry.challenge),
+        ladder: &Rung::ProofOfWork,
     }
 }
 

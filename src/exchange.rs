@@ -3,13 +3,14 @@
 //! slots it holds.
 
 use crate::{
+    challenge::clearance::Bearer,
     connection::Connection,
     forward::{Picked, Tries, body::ReadAhead, bulkhead::Permit},
     generation::Generation,
     identify::{CredentialError, User},
     report,
 };
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 use std::{borrow::Cow, net::IpAddr, sync::Arc, time::SystemTime};
 use verdict::{
     Nanos,
@@ -74,6 +75,34 @@ impl Arrival {
     pub fn unix_seconds(&self) -> u64 {
         let since = self.time.duration_since(SystemTime::UNIX_EPOCH);
         since.map_or(0, |since| since.as_secs())
+    }
+
+    /// Milliseconds since 1970.
+    #[must_use]
+    pub fn unix_milliseconds(&self) -> u64 {
+        let since = self.time.duration_since(SystemTime::UNIX_EPOCH);
+        since.map_or(0, |since| {
+            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+        })
+    }
+
+    /// The fingerprint of the client's own TLS; empty when it is that of a proxy in front, or none.
+    #[must_use]
+    pub fn ja4(&self) -> &str {
+        let tls = self.connection.tls.as_ref().filter(|_| !self.is_proxied());
+        tls.map_or("", |tls| tls.ja4.as_str())
+    }
+
+    /// Who asks to be let through on what its cookies prove.
+    #[must_use]
+    pub fn bearer<'a>(&'a self, headers: &'a HeaderMap, host: &'a str) -> Bearer<'a> {
+        Bearer {
+            headers,
+            network: self.client.network,
+            ja4: self.ja4(),
+            host,
+            now: self.unix_seconds(),
+        }
     }
 
     /// The request's id as text.

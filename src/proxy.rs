@@ -5,7 +5,7 @@ mod arrival;
 mod failure;
 
 use crate::{
-    challenge::Answer,
+    challenge::answer::Answer,
     clock,
     decide::{self, Next, Suspect, bulkheads},
     edge::Edge,
@@ -112,12 +112,8 @@ impl Proxy {
             user: None,
             route: None,
         });
-        let answer = Answer {
-            method: &request.method,
-            headers: &request.headers,
-            body: &body,
-        };
-        let (reply, outcome) = arrival.generation.challenges.answer(&visit, &answer);
+        let answer = Answer::new(&request.method, &request.headers, &body);
+        let (reply, outcome) = arrival.generation.challenges.answer(&visit, &answer).await;
         if let Some((rung, outcome)) = outcome {
             let metrics = self.edge.recorder.metrics();
             metrics.challenge(rung.name(), outcome.name());

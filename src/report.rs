@@ -17,7 +17,7 @@ use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 use std::time::Duration;
 use verdict::{
-    decision::{Action, Finding, Source},
+    decision::{Action, Finding, Rung, Source},
     policy::{KeyPart, LimitSpec},
     prefix::Prefix,
 };
@@ -187,12 +187,10 @@ fn was_served(exchange: &Exchange) -> bool {
 
 fn has_clearance(arrival: &Arrival, request: &RequestHeader) -> bool {
     Target::of(request).is_ok_and(|target| {
-        let challenges = &arrival.generation.challenges;
-        let network = arrival.client.network;
-        let now = arrival.unix_seconds();
-        challenges
-            .clearance(&request.headers, network, &target.host, now)
-            .is_some()
+        let clearances = arrival.generation.challenges.clearances();
+        let rung = clearances.rung(&arrival.bearer(&request.headers, &target.host));
+        // A cookie alone proves nothing of conduct.
+        rung > Some(Rung::Silent)
     })
 }
 

@@ -53,12 +53,7 @@ pub(super) fn config(token: Option<&str>) -> Config {
         upstreams: Vec::new(),
         routes: Vec::new(),
         policy: PolicySpec::default(),
-        challenge: model::Challenge {
-            secret: None,
-            cookie: "c".into(),
-            lifetime: second,
-            effort: 1,
-        },
+        challenge: model::Challenge::default(),
         access_log: AccessLog::Off,
         shutdown: model::Shutdown { grace: second },
         masked: json!({ "admin": { "token_file": "***" } }),

@@ -59,7 +59,7 @@
     workers.forEach(function (worker) { worker.terminate(); });
     element('bar').hidden = true;
     element('intro').hidden = true;
-    element('title').textContent = 'This did not work';
+    element('title').textContent = data.failed;
     element('say').className = '';
     say(text);
     element('again').hidden = false;
@@ -89,7 +89,7 @@
   function answer() {
     ended = true;
     workers.forEach(function (worker) { worker.terminate(); });
-    say('Done. Taking you there…');
+    say(data.done);
     fetch(data.answer, {
       method: 'POST',
       credentials: 'same-origin',
@@ -101,7 +101,7 @@
       if (location.hash) location.reload(); else location.replace(location.pathname + location.search);
     }).catch(function () {
       if (seen < 3) location.reload();
-      else stop('The check did not succeed. Please try again in a moment.');
+      else stop(data.again);
     });
   }
 
@@ -123,14 +123,14 @@
   element('work').hidden = false;
   var seen = tries();
   if (!navigator.cookieEnabled) {
-    stop('This check needs cookies. Please allow them for this site and try again.');
+    stop(data.cookies);
     return;
   }
   if (seen > 5) {
-    stop('The check keeps coming back. Please make sure that cookies are allowed for this site.');
+    stop(data.loop);
     return;
   }
-  say('This takes a few seconds.');
+  say(data.wait);
   var many = Math.max(1, Math.min(4, navigator.hardwareConcurrency || 2)), inline = false;
   function fallBack() { if (!inline && !ended) { inline = true; here(); } }
   try {

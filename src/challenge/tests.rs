@@ -1,23 +1,29 @@
 //! Stories of challenges.
 
 use super::*;
-use http::header::{ACCEPT, CACHE_CONTROL, LOCATION};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, COOKIE, LOCATION};
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use std::{sync::LazyLock, time::Duration};
 use verdict::{
     prefix::PrefixLengths,
-    proof_of_work::{Challenge as Puzzle, PUZZLES},
+    proof_of_work::{self, PUZZLES},
 };
 
 const NOW: u64 = 1_700_000_000;
 const SECRET: &[u8] = b"a secret of the tests, long enough";
 
 fn spec(secret: Option<&[u8]>) -> model::Challenge {
+    let usual = model::Challenge::default();
     model::Challenge {
-        secret: secret.map(model::Secret::new),
+        secrets: secret.map(model::Secret::new).into_iter().collect(),
         cookie: "rempart_clearance".to_owned(),
         lifetime: Duration::from_secs(3600),
-        effort: 64 * 20,
+        proof_of_work: model::ProofOfWork {
+            effort: 64 * 20,
+            ..usual.proof_of_work
+        },
+        ..usual
     }
 }
 
@@ -30,14 +36,19 @@ fn network(address: &str) -> Prefix {
 }
 
 fn visit() -> Visit<'static> {
+    static NONE: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
     Visit {
+        client: network("192.0.2.7"),
         network: network("192.0.2.7"),
+        ja4: "",
+        method: &Method::GET,
+        headers: &NONE,
         host: "app.example.com",
         target: "/orders?page=2",
         secure: true,
         html: false,
         request_id: "0190a8c4-7d3e-7000-8000-000000000001",
-        now: NOW,
+        now: NOW * 1000,
     }
 }
 
@@ -56,6 +67,15 @@ fn header<'a>(reply: &'a Reply, name: &str) -> Option<&'a str> {
         .map(|(_, value)| value.to_str().unwrap())
 }
 
+/// What needs nobody else is there at once.
+fn now<T>(future: impl Future<Output = T>) -> T {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match std::pin::pin!(future).poll(&mut context) {
+        std::task::Poll::Ready(value) => value,
+        std::task::Poll::Pending => panic!("this has to wait"),
+    }
+}
+
 /// A token that was issued for the visit.
 fn issue(challenges: &Challenges, visit: &Visit<'_>) -> String {
     let reply = challenges.page(Rung::ProofOfWork, visit);
@@ -63,10 +83,14 @@ fn issue(challenges: &Challenges, visit: &Visit<'_>) -> String {
     body["challenge"]["token"].as_str().unwrap().to_owned()
 }
 
+fn opened(token: &str) -> Opened {
+    Ticket::open(token.as_bytes(), &Key::new(SECRET)).unwrap()
+}
+
 fn solve(token: &str) -> Vec<u32> {
-    Puzzle::open(token.as_bytes(), &Key::new(SECRET))
-        .unwrap()
-        .solve()
+    let opened = opened(token);
+    let effort = u32::from_be_bytes(opened.ticket.detail.as_slice().try_into().unwrap());
+    proof_of_work::solve(&opened.seed, effort)
 }
 
 fn post(
@@ -77,14 +101,11 @@ fn post(
 ) -> (Reply, Option<Outcome>) {
     let visit = Visit {
         target: ANSWER_PATH,
+        headers,
         ..*visit
     };
-    let answer = Answer {
-        method: &Method::POST,
-        headers,
-        body,
-    };
-    let (reply, counted) = challenges.answer(&visit, &answer);
+    let answer = Answer::new(&Method::POST, headers, body);
+    let (reply, counted) = now(challenges.answer(&visit, &answer));
     if let Some((rung, _)) = counted {
         assert_eq!(rung, Rung::ProofOfWork);
     }
@@ -110,10 +131,18 @@ fn cookie(reply: &Reply) -> HeaderMap {
     headers
 }
 
+fn rung(challenges: &Challenges, headers: &HeaderMap, visit: &Visit<'_>) -> Option<Rung> {
+    challenges.clearances().rung(&clearance::Bearer {
+        headers,
+        network: visit.network,
+        ja4: visit.ja4,
+        host: visit.host,
+        now: visit.seconds(),
+    })
+}
+
 fn holds(challenges: &Challenges, headers: &HeaderMap, visit: &Visit<'_>) -> bool {
-    challenges
-        .clearance(headers, visit.network, visit.host, visit.now)
-        .is_some()
+    rung(challenges, headers, visit).is_some()
 }
 
 #[test]
@@ -133,14 +162,21 @@ fn a_visitor_solves_and_is_let_through() {
 
     let headers = cookie(&reply);
     assert_eq!(
-        challenges.clearance(&headers, visit().network, visit().host, NOW + 3599),
+        rung(
+            &challenges,
+            &headers,
+            &Visit {
+                now: (NOW + 3599) * 1000,
+                ..visit()
+            }
+        ),
         Some(Rung::ProofOfWork)
     );
     assert!(!holds(
         &challenges,
         &headers,
         &Visit {
-            now: NOW + 3600,
+            now: (NOW + 3600) * 1000,
             ..visit()
         }
     ));
@@ -254,26 +290,26 @@ fn an_answer_has_its_time_place_and_visitor() {
         (
             Outcome::Expired,
             Visit {
-                now: NOW + PATIENCE,
+                now: NOW * 1000 + PATIENCE,
                 ..visit()
             },
         ),
         (
-            Outcome::Invalid,
+            Outcome::ForeignHost,
             Visit {
                 host: "other.example.com",
                 ..visit()
             },
         ),
         (
-            Outcome::Invalid,
+            Outcome::ForeignNetwork,
             Visit {
                 network: network("192.0.2.8"),
                 ..visit()
             },
         ),
         (
-            Outcome::Invalid,
+            Outcome::ForeignNetwork,
             Visit {
                 network: network("2001:db8::1"),
                 ..visit()
@@ -286,7 +322,7 @@ fn an_answer_has_its_time_place_and_visitor() {
         assert_eq!(body["outcome"], expected.name());
     }
     let last = Visit {
-        now: NOW + PATIENCE - 1,
+        now: NOW * 1000 + PATIENCE - 1,
         ..visit()
     };
     assert_eq!(
@@ -340,7 +376,7 @@ fn what_is_no_answer_is_refused() {
     let (reply, outcome) = post(&challenges, &visit(), &headers, &[b'a'; MAX_ANSWER + 1]);
     assert_eq!(
         (reply.status.as_u16(), outcome),
-        (413, Some(Outcome::Invalid))
+        (413, Some(Outcome::TooLarge))
     );
 }
 
@@ -350,12 +386,9 @@ fn reserved_paths_have_no_other_use() {
     assert!(Challenges::is_reserved("/.rempart/anything"));
     assert!(!Challenges::is_reserved("/.rempartx") && !Challenges::is_reserved("/"));
     let ask = |target, method| {
-        let answer = Answer {
-            method: &method,
-            headers: &HeaderMap::new(),
-            body: b"",
-        };
-        challenges.answer(&Visit { target, ..visit() }, &answer)
+        let headers = HeaderMap::new();
+        let answer = Answer::new(&method, &headers, b"");
+        now(challenges.answer(&Visit { target, ..visit() }, &answer))
     };
     let (reply, outcome) = ask("/.rempart/other", Method::POST);
     assert_eq!((reply.status.as_u16(), outcome), (404, None));
@@ -385,16 +418,15 @@ fn the_page_is_whole_and_lets_nothing_else_in() {
     };
     let policy = header(&reply, "content-security-policy").unwrap();
     for inline in [
-        between("<style>", "</style>"),
-        between("<script>", "</script>"),
+        between("<style nonce=\"", "\""),
+        between("<script nonce=\"", "\""),
     ] {
-        assert!(policy.contains(&crate::reply::page::source_hash(&inline)));
+        assert!(policy.contains(&format!("'nonce-{inline}'")), "{policy}");
     }
     assert!(!page.contains("http://") && !page.contains("https://"));
     let token = between("data-token=\"", "\"");
-    let opened = Puzzle::open(token.as_bytes(), &Key::new(SECRET)).unwrap();
-    assert_eq!(opened.challenge.target, visit().target);
-    let limit = verdict::proof_of_work::limit(opened.challenge.effort);
+    assert_eq!(opened(&token).ticket.target, visit().target);
+    let limit = proof_of_work::limit(64 * 20);
     assert_eq!(between("data-limit=\"", "\""), limit.to_string());
 }
 
@@ -456,12 +488,7 @@ fn every_challenge_is_another_one() {
     let (one, two) = (challenges(), challenges());
     let ids: std::collections::HashSet<_> = (0..100)
         .flat_map(|_| [issue(&one, &visit()), issue(&two, &visit())])
-        .map(|token| {
-            Puzzle::open(token.as_bytes(), &Key::new(SECRET))
-                .unwrap()
-                .challenge
-                .id
-        })
+        .map(|token| opened(&token).ticket.id)
         .collect();
     assert_eq!(ids.len(), 200);
 }
@@ -470,22 +497,8 @@ fn every_challenge_is_another_one() {
 fn the_own_secret_survives_a_reload_and_no_restart() {
     let first = Challenges::build(&spec(None), None).unwrap();
     let clear = |challenges: &Challenges| {
-        let solved = Solved {
-            id: [1; 16],
-            expires: NOW + 1,
-            target: "/".to_owned(),
-        };
-        let headers = json_headers();
-        let answer = Answer {
-            method: &Method::POST,
-            headers: &headers,
-            body: b"",
-        };
-        cookie(
-            &challenges
-                .cleared(Rung::ProofOfWork, &visit(), &answer, &solved)
-                .unwrap(),
-        )
+        let granted = challenges.clearances().grant(&visit(), Rung::ProofOfWork);
+        cookie(&Reply::empty(StatusCode::OK).with(SET_COOKIE, granted.unwrap()))
     };
     let headers = clear(&first);
     let reloaded = Challenges::build(&spec(None), Some(&first)).unwrap();

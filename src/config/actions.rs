@@ -17,7 +17,12 @@ const WORDS: &[&str] = &[
     "drop",
     "ban",
 ];
-const RUNGS: &[(&str, Rung)] = &[("proof_of_work", Rung::ProofOfWork)];
+pub const RUNGS: &[(&str, Rung)] = &[
+    ("silent", Rung::Silent),
+    ("proof_of_work", Rung::ProofOfWork),
+    ("captcha", Rung::Captcha),
+    ("third_party", Rung::ThirdParty),
+];
 const MODES: &[(&str, Mode)] = &[("enforce", Mode::Enforce), ("shadow", Mode::Shadow)];
 const TARPIT: Duration = Duration::from_secs(10);
 /// Held requests cost memory.
@@ -73,7 +78,7 @@ fn bare(ctx: &mut Context, node: &Node, word: &str, actor: Actor) -> Option<Acti
         "allow" => Action::Allow,
         "delay" if actor == Actor::Rate => Action::Delay(None),
         "delay" => return ctx.fail(&node.place, "say how long: `{ delay: 500ms }`"),
-        "challenge" => Action::Challenge(Rung::ProofOfWork),
+        "challenge" => Action::Challenge(None),
         "throttle" => Action::Throttle,
         "tarpit" => Action::Tarpit(TARPIT),
         "deny" => Action::Deny,
@@ -111,7 +116,7 @@ fn with_argument(ctx: &mut Context, node: &Node) -> Option<Action> {
     let given = [
         delay?.map(|duration| Action::Delay(Some(duration))),
         tarpit?.map(Action::Tarpit),
-        challenge?.map(Action::Challenge),
+        challenge?.map(|rung| Action::Challenge(Some(rung))),
         ban?.map(Action::Ban),
     ];
     let mut given = given.into_iter().flatten();

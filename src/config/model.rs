@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use jsonwebtoken::Algorithm;
 use rustls::sign::CertifiedKey;
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
-use verdict::{policy::PolicySpec, prefix::PrefixLengths};
+use verdict::{decision::Rung, policy::PolicySpec, prefix::PrefixLengths};
 
 /// A whole configuration. A request sees one of these from start to end.
 #[derive(Debug)]
@@ -391,6 +391,8 @@ pub struct Route {
     pub methods: Vec<Method>,
     /// Index into [`Config::upstreams`].
     pub upstream: usize,
+    /// Whether its visitors may be challenged.
+    pub challenge: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -411,14 +413,123 @@ pub enum PathMatch {
 
 #[derive(Clone, Debug)]
 pub struct Challenge {
-    /// Signs challenges and clearances; `None`: a random one, of this process alone.
-    pub secret: Option<Secret>,
+    /// Seal challenges and clearances: the first seals, all of them open. None: a random one, of this
+    /// process alone.
+    pub secrets: Vec<Secret>,
     /// Name of the clearance cookie.
     pub cookie: String,
     /// How long a clearance lasts.
     pub lifetime: Duration,
-    /// Mean hashes that a visitor computes.
+    /// What `challenge` without a rung picks from; at least one, mildest first.
+    pub ladder: Vec<Rung>,
+    pub silent: Silent,
+    pub proof_of_work: ProofOfWork,
+    pub captcha: Captcha,
+    /// `None`: there is no such rung.
+    pub third_party: Option<ThirdParty>,
+    /// The longest body of a challenged POST that is sent again after the climb, in bytes; 0: none.
+    pub replay: u32,
+    /// Not challenged once they are verified.
+    pub crawlers: Vec<Crawler>,
+    pub page: ChallengePage,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Silent {
+    /// Give the cookie with every page that is forwarded, so that it is there when it is wanted.
+    pub ahead: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct ProofOfWork {
+    /// Mean hashes that a visitor computes; where the adaptation begins.
     pub effort: u32,
+    /// Whether the effort follows the time that visitors take.
+    pub adapt: bool,
+    /// What the median visitor is to take.
+    pub solve_time: Duration,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Captcha {
+    /// Wrong answers that a client may give within ten minutes.
+    pub tries: u32,
+}
+
+/// A provider of captchas, asked by `siteverify`.
+#[derive(Clone, Debug)]
+pub struct ThirdParty {
+    pub provider: Provider,
+    /// Stands in the page.
+    pub site_key: String,
+    pub secret: Secret,
+    /// `None`: the provider's own.
+    pub verify_url: Option<String>,
+    /// `None`: the provider's own.
+    pub script_url: Option<String>,
+    /// reCAPTCHA v3: from 0 (a bot) to 1.
+    pub minimum_score: f64,
+    /// For one answer of the provider.
+    pub timeout: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Provider {
+    Turnstile,
+    Hcaptcha,
+    Recaptcha,
+}
+
+/// A search engine's crawler, told by its address: the reverse name lies in one of the domains, and
+/// leads back to the address.
+#[derive(Clone, Debug)]
+pub struct Crawler {
+    pub name: Arc<str>,
+    /// What its `user-agent` has in it.
+    pub agent: String,
+    /// Lower case, without a leading dot.
+    pub domains: Vec<String>,
+}
+
+/// As if nothing had been written.
+impl Default for Challenge {
+    fn default() -> Self {
+        Self {
+            secrets: Vec::new(),
+            cookie: "rempart-clearance".to_owned(),
+            lifetime: Duration::from_secs(4 * 3600),
+            ladder: vec![Rung::Silent, Rung::ProofOfWork, Rung::Captcha],
+            silent: Silent { ahead: false },
+            proof_of_work: ProofOfWork {
+                effort: 500_000,
+                adapt: true,
+                solve_time: Duration::from_millis(500),
+            },
+            captcha: Captcha { tries: 10 },
+            third_party: None,
+            replay: 32 * 1024,
+            crawlers: Vec::new(),
+            page: ChallengePage::default(),
+        }
+    }
+}
+
+/// What operators may change of the page.
+#[derive(Clone, Debug, Default)]
+pub struct ChallengePage {
+    /// The site's name, shown above.
+    pub name: Option<String>,
+    pub logo: Option<Logo>,
+    /// How to get help, by language tag; under an empty tag for all the others.
+    pub help: Vec<(String, String)>,
+}
+
+/// A picture for the page.
+#[derive(Clone, Debug)]
+pub struct Logo {
+    /// `image/svg+xml` or `image/png`.
+    pub media_type: &'static str,
+    pub bytes: Arc<[u8]>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

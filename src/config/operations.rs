@@ -1,10 +1,10 @@
-//! `admin`, `challenge`, `access_log` and `shutdown`: what the operator runs Rempart with.
+//! `admin`, `access_log` and `shutdown`: what the operator runs Rempart with.
 
 use super::{
     addresses,
     decode::{self, Context, Fields, quote, text},
     files,
-    model::{AccessLog, Admin, Challenge, Shutdown},
+    model::{AccessLog, Admin, Shutdown},
     yaml::Node,
 };
 use std::path::Path;
@@ -17,35 +17,6 @@ pub fn admin(ctx: &mut Context, node: &Node) -> Option<Admin> {
     Some(Admin {
         address: address?,
         token: token?,
-    })
-}
-
-pub fn challenge(ctx: &mut Context, node: &Node) -> Option<Challenge> {
-    let mut fields = Fields::of(ctx, node, "`challenge`")?;
-    let secret = fields.optional(
-        ctx,
-        "secret_file",
-        files::secret(32, "openssl rand -hex 32"),
-    );
-    let cookie = fields.or(ctx, "cookie", "rempart-clearance", |ctx, node| {
-        let name = text(ctx, node)?;
-        // A cookie's name is a token (RFC 6265), as a header's is.
-        if http::HeaderName::try_from(name).is_err() {
-            return ctx.fail(
-                &node.place,
-                format!("{} is not the name of a cookie", quote(name)),
-            );
-        }
-        Some(name.to_owned())
-    });
-    let lifetime = fields.or(ctx, "lifetime", "4h", decode::duration);
-    let effort = fields.or(ctx, "effort", "500000", decode::whole(1..=100_000_000));
-    fields.finish(ctx);
-    Some(Challenge {
-        secret: secret?,
-        cookie: cookie?,
-        lifetime: lifetime?,
-        effort: effort?,
     })
 }
 

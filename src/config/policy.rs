@@ -233,15 +233,28 @@ fn limit(ctx: &mut Context, name: Arc<str>, node: &Node) -> Option<LimitSpec> {
              `over` can only be `throttle`",
         );
     }
+    let cleared = fields.optional(ctx, "cleared", decode::whole(1..=100));
+    if fields.take("cleared").is_none() {
+        let challenges = matches!(over, Some(Action::Challenge(_)));
+        fields.note(ctx, "cleared", if challenges { "4" } else { "1" });
+    }
     let mode = fields.or(ctx, "mode", "enforce", actions::mode);
     let all = fields.or(ctx, "all", "false", decode::flag);
     let max_keys = fields.or(ctx, "max_keys", "1000000", decode::whole(1..=MAXIMUM_KEYS));
     fields.finish(ctx);
+    let over = over?;
+    // Who solves what was asked for, gets on.
+    let usual = if matches!(over, Action::Challenge(_)) {
+        4
+    } else {
+        1
+    };
     Some(LimitSpec {
         name,
         key: key?,
         kind: kind?,
-        over: over?,
+        over,
+        cleared: NonZeroU32::new(cleared?.unwrap_or(usual)).unwrap_or(NonZeroU32::MIN),
         mode: mode?,
         all: all?,
         max_keys: max_keys?,

@@ -103,6 +103,7 @@ fn route(ctx: &mut Context, node: &Node, names: &Names<'_>) -> Option<(Route, Ro
         "limits",
         decode::list(|ctx, node| reference(ctx, node, "limit", "limits", &names.limits)),
     );
+    let challenge = fields.or(ctx, "challenge", "true", decode::flag);
     fields.finish(ctx);
     let name: Arc<str> = name?;
     let mut limits = limits?.unwrap_or_default();
@@ -115,6 +116,7 @@ fn route(ctx: &mut Context, node: &Node, names: &Names<'_>) -> Option<(Route, Ro
             path: path?,
             methods: methods?.unwrap_or_default(),
             upstream: upstream?,
+            challenge: challenge?,
         },
         RouteSpec { name, limits },
     ))

@@ -123,6 +123,7 @@ mod tests {
             path,
             methods: methods.to_vec(),
             upstream: 0,
+            challenge: true,
         }
     }
 

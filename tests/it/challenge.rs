@@ -68,7 +68,10 @@ fn a_browser_solves_it_and_sees_the_page() {
         Ok(true)
     });
     // Little work: it is the way that is tested, not the patience.
-    let edge = edge(upstream.address, "challenge: { effort: 5000 }\n");
+    let edge = edge(
+        upstream.address,
+        "challenge: { proof_of_work: { effort: 5000 } }\n",
+    );
     let said = tools::succeed(
         Command::new(tools::venv("node"))
             .arg(file("tests/browser/challenge.mjs"))

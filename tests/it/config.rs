@@ -173,7 +173,7 @@ fn every_other_key_is_read() {
         KeyPart::Header("x-tenant".into())
     );
     assert_eq!(config.policy.lists[0].networks.len(), 6);
-    assert_eq!(config.challenge.effort, 20_000);
+    assert_eq!(config.challenge.proof_of_work.effort, 20_000);
     assert!(
         matches!(config.access_log, model::AccessLog::File(path) if path.ends_with("access.log"))
     );

@@ -3,6 +3,7 @@
 use criterion::{Criterion, criterion_group, criterion_main};
 use std::{hint::black_box, net::IpAddr, sync::Arc};
 use verdict::{
+    decision::Rung,
     expression::{Expression, Lists},
     facts::{Client, Facts, Headers, Request, Tls, User},
     prefix::{Prefix, PrefixLengths},
@@ -103,6 +104,8 @@ fn expressions(c: &mut Criterion) {
         route_name: "app",
         upstream: "app",
         clearance: None,
+        unchallenged: false,
+        ladder: &Rung::ProofOfWork,
     };
     let anonymous = Facts {
         user: User::default(),

@@ -7,7 +7,7 @@
 use std::{error::Error, net::IpAddr, num::NonZeroU32, time::Duration};
 use verdict::{
     Nanos,
-    decision::{Action, Mode},
+    decision::{Action, Mode, Rung},
     facts::{Client, Facts, NoHeaders, Request, Tls, User},
     policy::{KeyPart, LimitKind, LimitSpec, Policy, PolicySpec},
     prefix::{Prefix, PrefixLengths},
@@ -62,6 +62,7 @@ fn limit(max_keys: u32) -> LimitSpec {
         },
         over: Action::Throttle,
         mode: Mode::Enforce,
+        cleared: NonZeroU32::MIN,
         all: true,
         max_keys,
     }
@@ -90,6 +91,8 @@ fn request(number: u32) -> Facts<'static> {
         route_name: "",
         upstream: "",
         clearance: None,
+        unchallenged: false,
+        ladder: &Rung::ProofOfWork,
     }
 }
 

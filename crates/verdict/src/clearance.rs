@@ -71,7 +71,7 @@ impl Clearance {
             return None;
         }
         let mut fields = Writer::new(Purpose::Clearance)
-            .field(RUNG, &[code(self.rung)])
+            .field(RUNG, &[self.rung.code()])
             .field(HOST, host.as_bytes());
         for grant in &self.grants {
             fields = fields.field(GRANT, &grant.to_bytes());
@@ -85,7 +85,7 @@ impl Clearance {
         let mut buffer = [0; MAX_BYTES];
         let mut fields = key.open(token, Purpose::Clearance, &mut buffer)?;
         let [rung] = fields.array(RUNG)?;
-        let rung = from_code(rung)?;
+        let rung = Rung::from_code(rung)?;
         if fields.field(HOST)? != host.as_bytes() {
             return None;
         }
@@ -105,16 +105,6 @@ impl Clearance {
         });
         holds.then_some(clearance.rung)
     }
-}
-
-fn code(rung: Rung) -> u8 {
-    match rung {
-        Rung::ProofOfWork => 1,
-    }
-}
-
-fn from_code(code: u8) -> Option<Rung> {
-    (code == 1).then_some(Rung::ProofOfWork)
 }
 
 const GRANT_BYTES: usize = 8 + 8 + PREFIX_BYTES;
@@ -266,7 +256,7 @@ mod tests {
         let sealed = |fields: Writer| key().seal(fields).unwrap();
         let start = || {
             Writer::new(Purpose::Clearance)
-                .field(RUNG, &[1])
+                .field(RUNG, &[10])
                 .field(HOST, b"app.example.com")
         };
         let bytes = grant(home()).to_bytes();
@@ -288,7 +278,7 @@ mod tests {
                 "no host",
                 sealed(
                     Writer::new(Purpose::Clearance)
-                        .field(RUNG, &[1])
+                        .field(RUNG, &[10])
                         .field(GRANT, &bytes),
                 ),
             ),
@@ -304,8 +294,8 @@ mod tests {
             (
                 "a challenge",
                 sealed(
-                    Writer::new(Purpose::ProofOfWork)
-                        .field(RUNG, &[1])
+                    Writer::new(Purpose::Ticket)
+                        .field(RUNG, &[10])
                         .field(HOST, b"app.example.com")
                         .field(GRANT, &bytes),
                 ),

@@ -10,8 +10,9 @@ pub enum Action {
     Allow,
     /// Wait, then go on. `None` on a limit: exactly until the bucket has a token.
     Delay(Option<Duration>),
-    /// Solve something first, unless a clearance of at least this rung is held.
-    Challenge(Rung),
+    /// Solve something first, unless a clearance of at least this rung is held. `None` leaves the rung
+    /// to the risk; a decision always names one.
+    Challenge(Option<Rung>),
     /// 429 with the true wait.
     Throttle,
     /// Hold the connection this long, then 403.
@@ -47,18 +48,54 @@ impl Action {
     }
 }
 
-/// A rung of the challenge ladder, mildest first.
+/// A rung of the challenge ladder, mildest first. Verification by e-mail and a second factor have
+/// their places above these, once there is somebody to ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Rung {
+    /// A cookie is kept and sent back.
+    Silent,
+    /// A while of computing.
     ProofOfWork,
+    /// Somebody reads, or listens, and types.
+    Captcha,
+    /// A provider vouches for the visitor.
+    ThirdParty,
 }
 
 impl Rung {
+    pub const ALL: [Self; 4] = [
+        Self::Silent,
+        Self::ProofOfWork,
+        Self::Captcha,
+        Self::ThirdParty,
+    ];
+
+    /// The word in the configuration, in logs and as a label.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::Silent => "silent",
             Self::ProofOfWork => "proof_of_work",
+            Self::Captcha => "captcha",
+            Self::ThirdParty => "third_party",
         }
+    }
+
+    /// The number in tokens; never to be given another meaning. 40 and up are kept for e-mail and a
+    /// second factor.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Silent => 5,
+            Self::ProofOfWork => 10,
+            Self::Captcha => 20,
+            Self::ThirdParty => 30,
+        }
+    }
+
+    #[must_use]
+    pub fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|rung| rung.code() == code)
     }
 }
 

@@ -14,8 +14,10 @@
 //! the evaluation goes on and something harder may be found, which is how a client that hammers the
 //! challenge page still runs into its limits.
 //!
-//! - A `challenge` is void for a client with a clearance of that rung or a higher one: as if the
-//!   guard had found nothing.
+//! - A `challenge` without a rung takes the one that the risk calls for ([`Facts::ladder`]).
+//! - A `challenge` is void for a client with a clearance of that rung or a higher one, and where
+//!   nobody is to be challenged: as if the list or rule had found nothing. A limit throttles then
+//!   (what a clearance lifts a limit to is [`crate::policy::LimitSpec::cleared`]).
 //! - A shadow guard that is reached is asked like any other, counts in its own bucket as if it bit,
 //!   goes to [`Decision::observed`], and changes nothing.
 //! - A rule that fails to evaluate does not hold and goes to [`Decision::observed`] too.
@@ -49,7 +51,7 @@ pub(crate) fn decide(policy: &Policy, facts: &Facts<'_>, now: Nanos) -> Decision
 
     for list in &policy.acting_lists {
         let judgement = list.guard.judge(&case);
-        if weigh(&mut decision, facts.clearance, list, &judgement) == Some(Action::Allow) {
+        if weigh(&mut decision, facts, list, &judgement) == Some(Action::Allow) {
             return decision;
         }
     }
@@ -59,7 +61,7 @@ pub(crate) fn decide(policy: &Policy, facts: &Facts<'_>, now: Nanos) -> Decision
 
     for rule in &policy.rules {
         let judgement = rule.guard.judge(&case);
-        if let Some(action) = weigh(&mut decision, facts.clearance, rule, &judgement) {
+        if let Some(action) = weigh(&mut decision, facts, rule, &judgement) {
             if action == Action::Allow || action.refuses() {
                 return decision;
             }
@@ -72,7 +74,7 @@ pub(crate) fn decide(policy: &Policy, facts: &Facts<'_>, now: Nanos) -> Decision
             continue;
         };
         let judgement = limit.guard.judge(&case);
-        let bites = weigh(&mut decision, facts.clearance, limit, &judgement);
+        let bites = weigh(&mut decision, facts, limit, &judgement);
         if limit.mode == Mode::Enforce
             && let Some(level) = judgement.level
         {
@@ -110,17 +112,15 @@ pub(crate) fn judge_address(policy: &Policy, client: IpAddr) -> Option<Finding> 
 /// Puts a guard's finding where it belongs, and returns the action if it bites.
 fn weigh<G>(
     decision: &mut Decision,
-    clearance: Option<Rung>,
+    facts: &Facts<'_>,
     member: &Member<G>,
     judgement: &Judgement,
 ) -> Option<Action> {
     let (action, reason) = judgement.found?;
-    if let Action::Challenge(rung) = action
-        && clearance >= Some(rung)
-        && reason != Reason::Failed
-    {
-        return None;
-    }
+    let action = match action {
+        Action::Challenge(asked) if reason != Reason::Failed => challenge(facts, asked, reason)?,
+        action => action,
+    };
     if reason == Reason::Failed || member.mode == Mode::Shadow {
         // What does not fit is not worth an allocation.
         let _ = decision.observed.try_push(finding(member, action, reason));
@@ -131,6 +131,19 @@ fn weigh<G>(
         decision.finding = Some(finding(member, action, reason));
     }
     Some(action)
+}
+
+/// The challenge that this client still has to solve. Who needs none, or has solved it, passes; over
+/// a limit it is throttled, since a clearance is no leave to flood.
+fn challenge(facts: &Facts<'_>, asked: Option<Rung>, reason: Reason) -> Option<Action> {
+    let rung = asked.unwrap_or_else(|| facts.ladder.rung(reason));
+    if !facts.unchallenged && facts.clearance < Some(rung) {
+        return Some(Action::Challenge(Some(rung)));
+    }
+    match reason {
+        Reason::OverRate { .. } | Reason::OverConcurrency { .. } => Some(Action::Throttle),
+        _ => None,
+    }
 }
 
 fn finding<G>(member: &Member<G>, action: Action, reason: Reason) -> Finding {

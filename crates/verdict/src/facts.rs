@@ -2,7 +2,10 @@
 //!
 //! Texts that a client wrote are bytes, since they need not be UTF-8; an absent text is empty.
 
-use crate::prefix::Prefix;
+use crate::{
+    decision::{Reason, Rung},
+    prefix::Prefix,
+};
 use std::net::IpAddr;
 
 /// Everything a guard may look at.
@@ -19,7 +22,25 @@ pub struct Facts<'a> {
     /// The upstream's name; empty when no route matched.
     pub upstream: &'a str,
     /// The highest rung that the client has climbed, from its clearance cookie.
-    pub clearance: Option<crate::decision::Rung>,
+    pub clearance: Option<Rung>,
+    /// Nobody is to be challenged here: the route can't have it, or a crawler was verified. What
+    /// would challenge says nothing then, and a limit throttles.
+    pub unchallenged: bool,
+    /// Picks the rung where a `challenge` leaves it to the risk.
+    pub ladder: &'a dyn Ladder,
+}
+
+/// What the risk of a request calls for. Asked only when somebody is to be challenged.
+pub trait Ladder: Sync {
+    /// The mildest rung that will do, for a challenge of this reason.
+    fn rung(&self, reason: Reason) -> Rung;
+}
+
+/// Always the same rung; for trials and tests.
+impl Ladder for Rung {
+    fn rung(&self, _: Reason) -> Rung {
+        *self
+    }
 }
 
 /// Who is at the other end of the connection.

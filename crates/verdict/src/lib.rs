@@ -11,8 +11,8 @@
 //! - [`decision`] is the ladder of actions and the reason for the rung that was picked.
 //! - [`abuse`] scores what a peer does to a connection.
 //! - [`bucket`] and [`key_table`] count what attackers choose, within a bound.
-//! - [`expression`] compiles CEL; [`clearance`] and [`proof_of_work`] are the challenge's arithmetic,
-//!   under a [`seal`].
+//! - [`expression`] compiles CEL; [`ticket`], [`proof_of_work`] and [`clearance`] are the challenge's
+//!   arithmetic, under a [`seal`].
 //!
 //! Nothing here reads a clock, a socket or a file: time is an argument.
 
@@ -30,6 +30,7 @@ pub mod policy;
 pub mod prefix;
 pub mod proof_of_work;
 pub mod seal;
+pub mod ticket;
 
 /// Nanoseconds since an origin that the caller picks once and keeps (monotonic).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]

@@ -59,6 +59,9 @@ pub struct LimitSpec {
     pub kind: LimitKind,
     pub over: Action,
     pub mode: Mode,
+    /// How many times the limit a client with a clearance has; 1: none more. A silent clearance counts
+    /// only where the limit asks for no more than that.
+    pub cleared: NonZeroU32,
     /// On every request, whether or not its route names it.
     pub all: bool,
     /// Bound of the table behind it, in keys: a rate limit sets 27 bytes aside for each, and of that

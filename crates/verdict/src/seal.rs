@@ -2,7 +2,7 @@
 //!
 //! Every field has a type and a length in front of it, and all of them are under the seal with the
 //! token's purpose, so that no byte can be read as part of another field, and no token as one of
-//! another kind. What the fields mean is left to [`crate::clearance`] and [`crate::proof_of_work`].
+//! another kind. What the fields mean is left to [`crate::clearance`] and [`crate::ticket`].
 //!
 //! ```text
 //! base64url( version 1 | purpose 1 | key id 4 | (type 1 | length 2 | bytes)* | tag 32 )
@@ -22,14 +22,14 @@ pub const MAX_BYTES: usize = 1536;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     Clearance,
-    ProofOfWork,
+    Ticket,
 }
 
 impl Purpose {
     fn code(self) -> u8 {
         match self {
             Self::Clearance => b'c',
-            Self::ProofOfWork => b'p',
+            Self::Ticket => b't',
         }
     }
 }
@@ -223,7 +223,7 @@ mod tests {
     fn another_key_or_purpose_opens_nothing() {
         let token = sealed(b"value");
         assert_eq!(open(&Key::new(b"other"), &token, Purpose::Clearance), None);
-        assert_eq!(open(&key(), &token, Purpose::ProofOfWork), None);
+        assert_eq!(open(&key(), &token, Purpose::Ticket), None);
     }
 
     #[test]

@@ -48,6 +48,8 @@ fn facts(ip: &str) -> Facts<'static> {
         route_name: "",
         upstream: "",
         clearance: None,
+        unchallenged: false,
+        ladder: &Rung::ProofOfWork,
     }
 }
 
@@ -84,6 +86,7 @@ fn per_ip(name: &str, amount: u32, burst: u32, over: Action) -> LimitSpec {
         },
         over,
         mode: Mode::Enforce,
+        cleared: NonZeroU32::MIN,
         all: true,
         max_keys: 1_000,
     }

@@ -97,12 +97,7 @@ pub fn config(listeners: Vec<Listener>) -> Config {
         upstreams: Vec::new(),
         routes: Vec::new(),
         policy: PolicySpec::default(),
-        challenge: Challenge {
-            secret: None,
-            cookie: String::new(),
-            lifetime: Duration::ZERO,
-            effort: 0,
-        },
+        challenge: Challenge::default(),
         access_log: AccessLog::Off,
         shutdown: Shutdown {
             grace: Duration::from_secs(20),

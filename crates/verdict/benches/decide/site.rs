@@ -6,7 +6,7 @@
 use ipnet::IpNet;
 use std::{net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
 use verdict::{
-    decision::{Action, Mode},
+    decision::{Action, Mode, Rung},
     expression::Expression,
     facts::{Client, Facts, Headers, Request, Tls, User},
     policy::{KeyPart, LimitKind, LimitSpec, ListSpec, PolicySpec, RouteSpec, RuleSpec},
@@ -58,6 +58,8 @@ pub fn facts<'a>(ip: IpAddr, user: &'a str, roles: &'a [String]) -> Facts<'a> {
         route_name: "app",
         upstream: "app",
         clearance: None,
+        unchallenged: false,
+        ladder: &Rung::ProofOfWork,
     }
 }
 
@@ -141,6 +143,7 @@ fn limits(amount: u32) -> Vec<LimitSpec> {
             },
             over: Action::Throttle,
             mode: Mode::Enforce,
+            cleared: NonZeroU32::MIN,
             all: number % 2 == 0,
             max_keys: 100_000,
         })

@@ -121,6 +121,8 @@ impl Visit {
             route_name: "app",
             upstream: "app",
             clearance: None,
+            unchallenged: false,
+            ladder: &crate::decision::Rung::ProofOfWork,
         };
         condition.holds(&facts, &TwoLists)
     }

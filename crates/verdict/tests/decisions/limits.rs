@@ -148,7 +148,12 @@ fn the_hardest_limit_wins_and_a_delay_lets_later_ones_speak() {
         vec![],
         vec![
             per_ip("slow-down", 1, 1, fixed),
-            per_ip("challenge", 1, 2, Action::Challenge(Rung::ProofOfWork)),
+            per_ip(
+                "challenge",
+                1,
+                2,
+                Action::Challenge(Some(Rung::ProofOfWork)),
+            ),
             per_ip("stop", 1, 3, Action::Deny),
         ],
     );
@@ -211,6 +216,7 @@ fn in_flight_limits_delay_challenge_and_watch_too() {
 #[test]
 fn routes_pick_their_limits_and_bulkheads() {
     let named = |name| LimitSpec {
+        cleared: NonZeroU32::MIN,
         all: false,
         ..per_ip(name, 1, 1, Action::Throttle)
     };

@@ -58,7 +58,7 @@ fn the_hardest_of_the_other_lists_wins() {
             list(
                 "odd",
                 &["203.0.113.0/24"],
-                Action::Challenge(Rung::ProofOfWork),
+                Action::Challenge(Some(Rung::ProofOfWork)),
             ),
             list("bad", &["203.0.113.0/25"], Action::Deny),
             list(
@@ -89,7 +89,7 @@ fn addresses_are_refused_before_tls_by_enforced_lists_only() {
             list(
                 "odd",
                 &["203.0.113.0/24"],
-                Action::Challenge(Rung::ProofOfWork),
+                Action::Challenge(Some(Rung::ProofOfWork)),
             ),
             list(
                 "slow",
@@ -135,7 +135,7 @@ fn a_clearance_voids_a_challenge() {
         vec![list(
             "odd",
             &["203.0.113.0/24"],
-            Action::Challenge(Rung::ProofOfWork),
+            Action::Challenge(Some(Rung::ProofOfWork)),
         )],
         vec![],
         vec![per_ip("per-ip", 1, 1, Action::Throttle)],
@@ -144,7 +144,7 @@ fn a_clearance_voids_a_challenge() {
     let challenged = policy.decide(&facts, NOW);
     assert_eq!(
         told(&challenged),
-        (Action::Challenge(Rung::ProofOfWork), "odd")
+        (Action::Challenge(Some(Rung::ProofOfWork)), "odd")
     );
     // Hammering the challenge page runs into the limit.
     assert_eq!(
@@ -206,7 +206,7 @@ fn an_allow_rule_ends_the_evaluation_and_leaves_what_was_found() {
         vec![list(
             "odd",
             &["203.0.113.0/24"],
-            Action::Challenge(Rung::ProofOfWork),
+            Action::Challenge(Some(Rung::ProofOfWork)),
         )],
         vec![
             rule("health", "request.path == '/healthz'", Action::Allow),
@@ -240,7 +240,7 @@ fn an_allow_rule_ends_the_evaluation_and_leaves_what_was_found() {
     let decision = policy.decide(&odd, NOW);
     assert_eq!(
         told(&decision),
-        (Action::Challenge(Rung::ProofOfWork), "odd")
+        (Action::Challenge(Some(Rung::ProofOfWork)), "odd")
     );
 }
 
@@ -249,7 +249,7 @@ fn a_void_challenge_lets_the_next_rule_decide() {
     let policy = policy(
         vec![],
         vec![
-            rule("first", "true", Action::Challenge(Rung::ProofOfWork)),
+            rule("first", "true", Action::Challenge(Some(Rung::ProofOfWork))),
             rule("second", "true", Action::Deny),
         ],
         vec![],
