@@ -3,49 +3,11 @@
 //
 // BASE_URL    where Rempart listens; every path asked for below must be challenged
 // TEXT        a text that only the original page has (default: "original")
-// BROWSER     default /usr/bin/chromium
-// SCREENSHOTS a directory to leave pictures in (optional)
-//
-// Needs playwright-core. Exits with 0, or with 1 and a line on what went wrong.
 
 import assert from 'node:assert/strict';
-import { createRequire } from 'node:module';
-import { join } from 'node:path';
+import { base, run, shot, withPage } from './harness.mjs';
 
-// Also found where the working directory has it.
-const { chromium } = createRequire(join(process.cwd(), 'package.json'))('playwright-core');
-
-const base = process.env.BASE_URL;
-assert.ok(base, 'BASE_URL is not set');
 const text = process.env.TEXT ?? 'original';
-const shots = process.env.SCREENSHOTS;
-
-const browser = await chromium.launch({
-  executablePath: process.env.BROWSER ?? '/usr/bin/chromium',
-  args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
-    '--disable-background-networking', '--disable-component-update', '--disable-sync'],
-});
-
-async function shot(page, name) {
-  if (shots) await page.screenshot({ path: join(shots, `${name}.png`) });
-}
-
-async function withPage(options, story) {
-  const context = await browser.newContext({ ignoreHTTPSErrors: true, ...options });
-  const page = await context.newPage();
-  const problems = [];
-  page.on('console', (message) => {
-    const refused = message.text().includes('status of 403');
-    if (message.type() === 'error' && !refused) problems.push(message.text());
-  });
-  page.on('pageerror', (error) => problems.push(String(error)));
-  try {
-    await story(page, context);
-    assert.deepEqual(problems, [], 'the console has errors');
-  } finally {
-    await context.close();
-  }
-}
 
 // Opens a page, and holds the answer back until `look` has seen the challenge.
 async function solve(page, path, look) {
@@ -62,7 +24,7 @@ async function solve(page, path, look) {
   await page.waitForFunction((text) => document.body.innerText.includes(text), text, { timeout: 60_000 });
 }
 
-const stories = {
+await run({
   'a visitor waits and gets the page': () => withPage({}, async (page, context) => {
     await solve(page, '/some/page?a=1&b=2', () => shot(page, 'challenge-light'));
     assert.equal(new URL(page.url()).pathname + new URL(page.url()).search, '/some/page?a=1&b=2');
@@ -110,18 +72,4 @@ const stories = {
     assert.match(answer.headers()['content-type'], /^application\/problem\+json/);
     assert.equal((await answer.json()).challenge.kind, 'proof_of_work');
   }),
-};
-
-let failed = 0;
-for (const [name, story] of Object.entries(stories)) {
-  const start = Date.now();
-  try {
-    await story();
-    console.log(`ok   ${name} (${Date.now() - start} ms)`);
-  } catch (error) {
-    failed += 1;
-    console.log(`FAIL ${name}: ${error.stack ?? error}`);
-  }
-}
-await browser.close();
-process.exit(failed ? 1 : 0);
+});

@@ -7,7 +7,7 @@ fn edge(upstream: SocketAddr, more: &str) -> Edge {
     Edge::start(&format!(
         "upstreams: {{ app: {{ endpoints: [{upstream}] }} }}\n\
          routes: [{{ name: app, path: /, upstream: app }}]\n\
-         rules: [{{ name: prove, when: 'request.path.startsWith(\"/\")', then: challenge }}]\n{more}"
+         rules: [{{ name: prove, when: 'request.path.startsWith(\"/\")', then: {{ challenge: proof_of_work }} }}]\n{more}"
     ))
 }
 

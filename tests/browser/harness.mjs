@@ -1,0 +1,64 @@
+// What the browser's stories share: a browser, a fresh context a story, pictures, and a report.
+//
+// BASE_URL    where Rempart listens
+// BROWSER     default /usr/bin/chromium
+// SCREENSHOTS a directory to leave pictures in (optional)
+//
+// Needs playwright-core. `run` exits with 0, or with 1 and a line on what went wrong.
+
+import assert from 'node:assert/strict';
+import { createRequire } from 'node:module';
+import { join } from 'node:path';
+
+// Also found where the working directory has it.
+export const load = createRequire(join(process.cwd(), 'package.json'));
+const { chromium } = load('playwright-core');
+
+export const base = process.env.BASE_URL;
+assert.ok(base, 'BASE_URL is not set');
+const shots = process.env.SCREENSHOTS;
+
+const browser = await chromium.launch({
+  executablePath: process.env.BROWSER ?? '/usr/bin/chromium',
+  args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
+    '--disable-background-networking', '--disable-component-update', '--disable-sync'],
+});
+
+export async function shot(page, name) {
+  if (shots) await page.screenshot({ path: join(shots, `${name}.png`), fullPage: true });
+}
+
+// A story in a context of its own; what the console says of errors fails it, but for refused requests.
+export async function withPage(options, story) {
+  const context = await browser.newContext({ ignoreHTTPSErrors: true, ...options });
+  const page = await context.newPage();
+  const problems = [];
+  page.on('console', (message) => {
+    const refused = message.text().includes('status of 403');
+    if (message.type() === 'error' && !refused) problems.push(message.text());
+  });
+  page.on('pageerror', (error) => problems.push(String(error)));
+  try {
+    await story(page, context);
+    assert.deepEqual(problems, [], 'the console has errors');
+  } finally {
+    await context.close();
+  }
+}
+
+// Stories by name; ends the process.
+export async function run(stories) {
+  let failed = 0;
+  for (const [name, story] of Object.entries(stories)) {
+    const start = Date.now();
+    try {
+      await story();
+      console.log(`ok   ${name} (${Date.now() - start} ms)`);
+    } catch (error) {
+      failed += 1;
+      console.log(`FAIL ${name}: ${error.stack ?? error}`);
+    }
+  }
+  await browser.close();
+  process.exit(failed ? 1 : 0);
+}
