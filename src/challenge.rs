@@ -217,6 +217,7 @@ impl Challenges {
             .filter(|secret| secret.len() >= MIN_SECRET)
             .ok_or_else(|| format!("a challenge's secret has at least {MIN_SECRET} bytes"))?;
         let key = Key::new(secret);
+        let look = page::Look::new(&spec.page);
         Ok(Self {
             clearances: Clearances::new(key.clone(), spec),
             common: Common {
@@ -225,7 +226,7 @@ impl Challenges {
                 issued: AtomicU64::new(0),
             },
             own,
-            proof_of_work: ProofOfWork::new(spec.proof_of_work.effort),
+            proof_of_work: ProofOfWork::new(spec.proof_of_work.effort, &look),
             spent: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.spent)),
         })
     }
