@@ -15,7 +15,7 @@ use std::borrow::Cow;
 const FRAME: &str = include_str!("page/frame.html");
 
 /// What a rung puts on its page.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Sheet {
     /// Key of the text for the title.
     pub title: &'static str,
@@ -23,8 +23,9 @@ pub struct Sheet {
     pub body: &'static str,
     /// JavaScript; empty for none.
     pub script: &'static str,
-    /// More of the Content-Security-Policy, each with its directive.
-    pub policy: &'static str,
+    /// What may be loaded beside what is in the page itself: `directive source …; directive source …`
+    /// of a Content-Security-Policy. Sources are added to those that a directive has.
+    pub policy: Cow<'static, str>,
 }
 
 /// One sheet in every language.
@@ -32,7 +33,8 @@ pub struct Sheet {
 pub struct Templates {
     /// In the order of [`LANGUAGES`].
     templates: Vec<Template>,
-    policy: &'static str,
+    /// With `{nonce}` in it.
+    policy: String,
 }
 
 /// A page in pieces: what stands fast, and the name of the slot after it.
@@ -52,7 +54,7 @@ impl Templates {
             .collect();
         Self {
             templates,
-            policy: sheet.policy,
+            policy: policy(&sheet.policy),
         }
     }
 
@@ -79,12 +81,7 @@ impl Templates {
             }
             page.push_str(&template.last);
         }
-        let policy = format!(
-            "default-src 'none'; script-src 'nonce-{nonce}' 'wasm-unsafe-eval'; \
-             style-src 'nonce-{nonce}'; img-src data:; worker-src blob:; connect-src 'self'; \
-             base-uri 'none'; form-action 'self'; frame-ancestors 'none'{}",
-            self.policy
-        );
+        let policy = self.policy.replace("{nonce}", &nonce);
         let policy = HeaderValue::try_from(policy)
             .unwrap_or_else(|_| HeaderValue::from_static("default-src 'none'"));
         challenged(Reply {
@@ -93,6 +90,41 @@ impl Templates {
             body: page.into(),
         })
     }
+}
+
+/// The Content-Security-Policy of every page, with these sources in their directives: of two equal
+/// directives a browser keeps the first alone.
+fn policy(more: &str) -> String {
+    let mut directives: Vec<(&str, String)> = [
+        ("default-src", "'none'"),
+        ("script-src", "'nonce-{nonce}' 'wasm-unsafe-eval'"),
+        ("style-src", "'nonce-{nonce}'"),
+        ("img-src", "data:"),
+        ("worker-src", "blob:"),
+        ("connect-src", "'self'"),
+        ("base-uri", "'none'"),
+        ("form-action", "'self'"),
+        ("frame-ancestors", "'none'"),
+    ]
+    .map(|(name, sources)| (name, sources.to_owned()))
+    .into();
+    for (name, sources) in more
+        .split(';')
+        .filter_map(|part| part.trim().split_once(' '))
+    {
+        match directives.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, known)) => {
+                known.push(' ');
+                known.push_str(sources);
+            }
+            None => directives.push((name, sources.to_owned())),
+        }
+    }
+    let directives: Vec<_> = directives
+        .iter()
+        .map(|(name, sources)| format!("{name} {sources}"))
+        .collect();
+    directives.join("; ")
 }
 
 impl Template {

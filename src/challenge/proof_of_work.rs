@@ -8,6 +8,7 @@ use super::{
 };
 use crate::reply::Reply;
 use async_trait::async_trait;
+use std::borrow::Cow;
 use verdict::{
     decision::Rung,
     proof_of_work::{self, PUZZLES},
@@ -18,7 +19,7 @@ const SHEET: Sheet = Sheet {
     title: "proof_of_work.title",
     body: include_str!("proof_of_work.html"),
     script: include_str!("proof_of_work.js"),
-    policy: "",
+    policy: Cow::Borrowed(""),
 };
 
 /// Issues and checks proofs of work.
