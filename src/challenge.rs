@@ -32,7 +32,7 @@ use std::sync::{
 use verdict::{
     decision::Rung,
     prefix::Prefix,
-    seal::Key,
+    seal::Keyring,
     ticket::{Detail, Kind, MAX_TARGET, Opened, Ticket},
 };
 
@@ -143,7 +143,7 @@ impl Outcome {
 /// What all rungs issue with.
 #[derive(Debug)]
 pub struct Common {
-    key: Key,
+    keys: Keyring,
     /// Tells this process's tickets from those of others that share its secret.
     process: [u8; 8],
     issued: AtomicU64,
@@ -172,7 +172,7 @@ impl Common {
             target: local_target(target.unwrap_or("/")).to_owned(),
             detail,
         };
-        ticket.seal(&self.key)
+        ticket.seal(&self.keys)
     }
 
     /// Unique is enough: what must not be guessed is the seal.
@@ -219,12 +219,13 @@ impl Challenges {
             .or(own.as_ref().map(<[u8; 32]>::as_slice))
             .filter(|secret| secret.len() >= MIN_SECRET)
             .ok_or_else(|| format!("a challenge's secret has at least {MIN_SECRET} bytes"))?;
-        let key = Key::new(secret);
         let look = page::Look::new(&spec.page);
+        let older = spec.secrets.iter().skip(1).map(model::Secret::expose);
+        let keys = Keyring::new(secret, older);
         Ok(Self {
-            clearances: Clearances::new(key.clone(), spec),
+            clearances: Clearances::new(keys.clone(), spec),
             common: Common {
-                key,
+                keys,
                 process: random()?,
                 issued: AtomicU64::new(0),
             },
@@ -319,7 +320,7 @@ impl Challenges {
     /// The ticket of an answer, if it is good here and now.
     fn open(&self, visit: &Visit<'_>, answer: &Answer<'_>) -> Result<Opened, (Rung, Outcome)> {
         let token = answer.text("token");
-        let opened = token.and_then(|token| Ticket::open(token.as_bytes(), &self.common.key));
+        let opened = token.and_then(|token| Ticket::open(token.as_bytes(), &self.common.keys));
         let opened = opened.ok_or((Rung::ProofOfWork, Outcome::Invalid))?;
         match misplaced(&opened.ticket, visit) {
             Some(outcome) => Err((opened.ticket.worth, outcome)),
