@@ -102,7 +102,7 @@ impl Challenges {
     /// A browser that comes back: to its page when the cookie came with it, and to a word on what to do
     /// otherwise. Nothing refreshes by itself from here, so nothing loops.
     pub(super) fn returned(&self, visit: &Visit<'_>, token: &str) -> (Reply, (Rung, Outcome)) {
-        let opened = Ticket::open(token.as_bytes(), &self.common.key);
+        let opened = Ticket::open(token.as_bytes(), &self.common.keys);
         // Another kind is worth more than a cookie.
         let ticket = opened
             .map(|opened| opened.ticket)
