@@ -9,8 +9,10 @@
 
 pub mod answer;
 pub mod clearance;
+pub mod effort;
 pub mod page;
 pub mod proof_of_work;
+pub mod risk;
 mod spent;
 
 use crate::{config::model, reply::Reply};
@@ -23,9 +25,13 @@ use http::{
 };
 use proof_of_work::ProofOfWork;
 use ring::rand::SecureRandom;
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use risk::Risks;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 use verdict::{
     decision::Rung,
@@ -90,6 +96,8 @@ pub struct Visit<'a> {
     pub request_id: &'a str,
     /// Unix milliseconds.
     pub now: u64,
+    /// How many times the usual work it is to do, by its [risk].
+    pub effort: u32,
 }
 
 impl Visit<'_> {
@@ -136,6 +144,16 @@ impl Outcome {
             Self::Invalid => "invalid",
         }
     }
+}
+
+/// How an answer ended, for the metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// Of the clearance that it was for.
+    pub rung: Rung,
+    pub outcome: Outcome,
+    /// When it was solved: which puzzle, and how long that took.
+    pub solve: Option<(Kind, Duration)>,
 }
 
 /// What all rungs issue with.
@@ -194,6 +212,7 @@ pub struct Challenges {
     own: Option<[u8; 32]>,
     clearances: Clearances,
     proof_of_work: ProofOfWork,
+    risks: Risks,
     spent: Arc<spent::Spent>,
 }
 
@@ -225,7 +244,11 @@ impl Challenges {
                 issued: AtomicU64::new(0),
             },
             own,
-            proof_of_work: ProofOfWork::new(spec.proof_of_work.effort),
+            proof_of_work: ProofOfWork::build(
+                &spec.proof_of_work,
+                previous.map(|previous| &previous.proof_of_work),
+            ),
+            risks: Risks::build(spec, previous.map(|previous| &previous.risks)),
             spent: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.spent)),
         })
     }
@@ -240,6 +263,18 @@ impl Challenges {
     #[must_use]
     pub fn clearances(&self) -> &Clearances {
         &self.clearances
+    }
+
+    /// How suspect visitors are.
+    #[must_use]
+    pub fn risks(&self) -> &Risks {
+        &self.risks
+    }
+
+    /// Mean hashes of a proof of work that is issued now, before the visitor's risk.
+    #[must_use]
+    pub fn effort(&self) -> u32 {
+        self.proof_of_work.effort()
     }
 
     /// The answer to a request that has to solve something: 403, `rempart-action: challenge`. Counts
@@ -257,7 +292,14 @@ impl Challenges {
         &self,
         visit: &Visit<'_>,
         answer: &Answer<'_>,
-    ) -> (Reply, Option<(Rung, Outcome)>) {
+    ) -> (Reply, Option<Settled>) {
+        let refused = |rung, outcome| {
+            Some(Settled {
+                rung,
+                outcome,
+                solve: None,
+            })
+        };
         let refusal = |status| Reply::refusal(status, visit.request_id, visit.html);
         let path = visit.target.split('?').next().unwrap_or_default();
         if path != ANSWER_PATH {
@@ -269,11 +311,11 @@ impl Challenges {
         }
         if answer.body.len() > MAX_ANSWER {
             let reply = refusal(StatusCode::PAYLOAD_TOO_LARGE);
-            return (reply, Some((Rung::ProofOfWork, Outcome::TooLarge)));
+            return (reply, refused(Rung::ProofOfWork, Outcome::TooLarge));
         }
         let opened = match self.open(visit, answer) {
             Ok(opened) => opened,
-            Err((rung, outcome)) => return (unsolved(outcome, visit), Some((rung, outcome))),
+            Err((rung, outcome)) => return (unsolved(outcome, visit), refused(rung, outcome)),
         };
         let ticket = &opened.ticket;
         let challenge = self.challenge(ticket.kind);
@@ -282,8 +324,21 @@ impl Challenges {
             solved = Err(Outcome::Replayed);
         }
         match solved.and_then(|()| self.cleared(visit, answer, ticket)) {
-            Ok(reply) => (reply, Some((ticket.worth, Outcome::Solved))),
-            Err(outcome) => (unsolved(outcome, visit), Some((ticket.worth, outcome))),
+            Ok(reply) => (reply, Some(self.solved(visit, ticket))),
+            Err(outcome) => (unsolved(outcome, visit), refused(ticket.worth, outcome)),
+        }
+    }
+
+    /// What is learnt from a solution.
+    fn solved(&self, visit: &Visit<'_>, ticket: &Ticket) -> Settled {
+        let took = visit.now.saturating_sub(ticket.issued);
+        if ticket.kind == Kind::ProofOfWork {
+            self.proof_of_work.solved(visit, ticket, took);
+        }
+        Settled {
+            rung: ticket.worth,
+            outcome: Outcome::Solved,
+            solve: Some((ticket.kind, Duration::from_millis(took))),
         }
     }
 

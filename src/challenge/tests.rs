@@ -49,6 +49,7 @@ fn visit() -> Visit<'static> {
         html: false,
         request_id: "0190a8c4-7d3e-7000-8000-000000000001",
         now: NOW * 1000,
+        effort: 1,
     }
 }
 
@@ -106,10 +107,12 @@ fn post(
     };
     let answer = Answer::new(&Method::POST, headers, body);
     let (reply, counted) = now(challenges.answer(&visit, &answer));
-    if let Some((rung, _)) = counted {
-        assert_eq!(rung, Rung::ProofOfWork);
+    if let Some(settled) = counted {
+        assert_eq!(settled.rung, Rung::ProofOfWork);
+        let is_solved = settled.outcome == Outcome::Solved;
+        assert_eq!(settled.solve.is_some(), is_solved);
     }
-    (reply, counted.map(|(_, outcome)| outcome))
+    (reply, counted.map(|settled| settled.outcome))
 }
 
 fn answer(
