@@ -36,7 +36,7 @@ use std::{
 use verdict::{
     decision::Rung,
     prefix::Prefix,
-    seal::Key,
+    seal::Keyring,
     ticket::{Detail, Kind, MAX_TARGET, Opened, Ticket},
 };
 
@@ -159,7 +159,7 @@ pub struct Settled {
 /// What all rungs issue with.
 #[derive(Debug)]
 pub struct Common {
-    key: Key,
+    keys: Keyring,
     /// Tells this process's tickets from those of others that share its secret.
     process: [u8; 8],
     issued: AtomicU64,
@@ -188,7 +188,7 @@ impl Common {
             target: local_target(target.unwrap_or("/")).to_owned(),
             detail,
         };
-        ticket.seal(&self.key)
+        ticket.seal(&self.keys)
     }
 
     /// Unique is enough: what must not be guessed is the seal.
@@ -235,11 +235,13 @@ impl Challenges {
             .or(own.as_ref().map(<[u8; 32]>::as_slice))
             .filter(|secret| secret.len() >= MIN_SECRET)
             .ok_or_else(|| format!("a challenge's secret has at least {MIN_SECRET} bytes"))?;
-        let key = Key::new(secret);
+        let look = page::Look::new(&spec.page);
+        let older = spec.secrets.iter().skip(1).map(model::Secret::expose);
+        let keys = Keyring::new(secret, older);
         Ok(Self {
-            clearances: Clearances::new(key.clone(), spec),
+            clearances: Clearances::new(keys.clone(), spec),
             common: Common {
-                key,
+                keys,
                 process: random()?,
                 issued: AtomicU64::new(0),
             },
@@ -247,6 +249,7 @@ impl Challenges {
             proof_of_work: ProofOfWork::build(
                 &spec.proof_of_work,
                 previous.map(|previous| &previous.proof_of_work),
+                &look,
             ),
             risks: Risks::build(spec, previous.map(|previous| &previous.risks)),
             spent: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.spent)),
@@ -288,11 +291,7 @@ impl Challenges {
 
     /// Answers a request to a reserved path. The outcome is to be counted under the kind; there is
     /// none where no challenge was concerned.
-    pub async fn answer(
-        &self,
-        visit: &Visit<'_>,
-        answer: &Answer<'_>,
-    ) -> (Reply, Option<Settled>) {
+    pub async fn answer(&self, visit: &Visit<'_>, answer: &Answer<'_>) -> (Reply, Option<Settled>) {
         let refused = |rung, outcome| {
             Some(Settled {
                 rung,
@@ -345,7 +344,7 @@ impl Challenges {
     /// The ticket of an answer, if it is good here and now.
     fn open(&self, visit: &Visit<'_>, answer: &Answer<'_>) -> Result<Opened, (Rung, Outcome)> {
         let token = answer.text("token");
-        let opened = token.and_then(|token| Ticket::open(token.as_bytes(), &self.common.key));
+        let opened = token.and_then(|token| Ticket::open(token.as_bytes(), &self.common.keys));
         let opened = opened.ok_or((Rung::ProofOfWork, Outcome::Invalid))?;
         let ticket = &opened.ticket;
         let wrong = if ticket.host != visit.host {

@@ -5,22 +5,23 @@ use super::{
     ANSWER_PATH, Challenge, Common, Outcome, PATIENCE, Visit,
     answer::Answer,
     effort::Effort,
-    page::{Sheet, Templates},
+    page::{Look, Sheet, Templates},
 };
 use crate::{config::model, reply::Reply};
 use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use std::sync::Arc;
 use verdict::{
     decision::Rung,
     proof_of_work::{self, PUZZLES},
     ticket::{Detail, Kind, Opened, Ticket},
 };
 
-const SHEET: Sheet = Sheet {
+const SHEET: Sheet<'_> = Sheet {
     title: "proof_of_work.title",
     body: include_str!("proof_of_work.html"),
     script: include_str!("proof_of_work.js"),
-    policy: "",
+    policy: "script-src 'wasm-unsafe-eval'; worker-src blob:; connect-src 'self'",
 };
 
 /// Assembled by the build script from `proof_of_work/solver.wat`.
@@ -38,11 +39,11 @@ pub struct ProofOfWork {
 impl ProofOfWork {
     /// The effort goes on where it was in `previous`.
     #[must_use]
-    pub fn build(spec: &model::ProofOfWork, previous: Option<&Self>) -> Self {
+    pub fn build(spec: &model::ProofOfWork, previous: Option<&Self>, look: &Arc<Look>) -> Self {
         Self {
             effort: Effort::build(spec, previous.map(|previous| &previous.effort)),
             solver: STANDARD.encode(SOLVER),
-            templates: Templates::build(&SHEET),
+            templates: Templates::build(&SHEET, look),
         }
     }
 
@@ -55,8 +56,7 @@ impl ProofOfWork {
     /// A visitor solved one, in so many milliseconds.
     pub fn solved(&self, visit: &Visit<'_>, ticket: &Ticket, took: u64) {
         let effort = effort_of(ticket);
-        self.effort
-            .solved(ticket.network, effort, took, visit.now);
+        self.effort.solved(ticket.network, effort, took, visit.now);
     }
 }
 

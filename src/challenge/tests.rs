@@ -85,7 +85,7 @@ fn issue(challenges: &Challenges, visit: &Visit<'_>) -> String {
 }
 
 fn opened(token: &str) -> Opened {
-    Ticket::open(token.as_bytes(), &Key::new(SECRET)).unwrap()
+    Ticket::open(token.as_bytes(), &Keyring::new(SECRET, [])).unwrap()
 }
 
 fn solve(token: &str) -> Vec<u32> {
@@ -288,17 +288,17 @@ fn a_wrong_answer_spends_nothing() {
 #[test]
 fn a_solution_is_of_this_ticket_at_its_effort_and_in_order() {
     let challenges = challenges();
-    let (token, other) = (
-        issue(&challenges, &visit()),
-        issue(&challenges, &visit()),
-    );
+    let (token, other) = (issue(&challenges, &visit()), issue(&challenges, &visit()));
     let right = solve(&token);
     let opened = opened(&token);
     let mut turned = right.clone();
     turned.swap(0, 1);
     for (story, nonces) in [
         ("of another ticket", solve(&other)),
-        ("of half the effort", proof_of_work::solve(&opened.seed, 64 * 10)),
+        (
+            "of half the effort",
+            proof_of_work::solve(&opened.seed, 64 * 10),
+        ),
         ("out of order", turned),
         ("one for all", vec![right[0]; 64]),
         ("one too few", right[1..].to_vec()),
