@@ -17,9 +17,11 @@ use verdict::{
     ticket::{Detail, Kind, Opened, Ticket},
 };
 
+const BODY: &str = include_str!("proof_of_work.html");
+
 const SHEET: Sheet<'_> = Sheet {
     title: "proof_of_work.title",
-    body: include_str!("proof_of_work.html"),
+    body: BODY,
     script: include_str!("proof_of_work.js"),
     policy: "script-src 'wasm-unsafe-eval'; worker-src blob:; connect-src 'self'",
 };
@@ -31,8 +33,6 @@ const SOLVER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/solver.wasm"));
 #[derive(Debug)]
 pub struct ProofOfWork {
     effort: Effort,
-    /// Base64.
-    solver: String,
     templates: Templates,
 }
 
@@ -40,10 +40,14 @@ impl ProofOfWork {
     /// The effort goes on where it was in `previous`.
     #[must_use]
     pub fn build(spec: &model::ProofOfWork, previous: Option<&Self>, look: &Arc<Look>) -> Self {
+        // The same for everybody: compressed once.
+        let sheet = Sheet {
+            body: &BODY.replace("{{solver}}", &STANDARD.encode(SOLVER)),
+            ..SHEET
+        };
         Self {
             effort: Effort::build(spec, previous.map(|previous| &previous.effort)),
-            solver: STANDARD.encode(SOLVER),
-            templates: Templates::build(&SHEET, look),
+            templates: Templates::build(&sheet, look),
         }
     }
 
@@ -73,7 +77,6 @@ impl Challenge for ProofOfWork {
                 ("puzzles", &PUZZLES.to_string()),
                 ("limit", &limit.to_string()),
                 ("token", &token),
-                ("solver", &self.solver),
             ];
             return Some(self.templates.render(visit, &values));
         }
