@@ -11,9 +11,13 @@ pub mod answer;
 pub mod clearance;
 pub mod page;
 pub mod proof_of_work;
+pub mod replay;
 mod spent;
 
-use crate::{config::model, reply::Reply};
+use crate::{
+    config::model,
+    reply::{Grpc, Reply},
+};
 use answer::Answer;
 use async_trait::async_trait;
 use clearance::Clearances;
@@ -21,7 +25,9 @@ use http::{
     HeaderMap, HeaderValue, Method, StatusCode,
     header::{ALLOW, SET_COOKIE},
 };
+use page::Templates;
 use proof_of_work::ProofOfWork;
+use replay::{FIELD, Form, Replays};
 use ring::rand::SecureRandom;
 use std::sync::{
     Arc,
@@ -40,7 +46,7 @@ pub const RESERVED: &str = "/.rempart/";
 /// Where answers are posted to.
 pub const ANSWER_PATH: &str = "/.rempart/challenge";
 
-/// The longest answer, in bytes; longer ones need not be read.
+/// The longest answer, in bytes, without the body that it may carry along ([`replay`]).
 pub const MAX_ANSWER: usize = 4 * 1024;
 
 /// How long a challenge may be worked on, in milliseconds.
@@ -83,6 +89,8 @@ pub struct Visit<'a> {
     pub host: &'a str,
     /// Path and query, as received.
     pub target: &'a str,
+    /// The request's body, sealed ([`replay`]); empty when none is kept.
+    pub replay: &'a str,
     /// Whether the connection is encrypted: the cookie is `Secure` then.
     pub secure: bool,
     /// Whether a page is wanted: [`crate::reply::wants_html`].
@@ -194,6 +202,9 @@ pub struct Challenges {
     own: Option<[u8; 32]>,
     clearances: Clearances,
     proof_of_work: ProofOfWork,
+    replays: Replays,
+    /// The way on for who carries a body and has no script.
+    replay_page: Templates,
     spent: Arc<spent::Spent>,
 }
 
@@ -226,6 +237,8 @@ impl Challenges {
             },
             own,
             proof_of_work: ProofOfWork::new(spec.proof_of_work.effort),
+            replays: Replays::new(spec, previous.map(|previous| &previous.replays)),
+            replay_page: Templates::build(&replay::SHEET),
             spent: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.spent)),
         })
     }
@@ -242,13 +255,48 @@ impl Challenges {
         &self.clearances
     }
 
+    /// What becomes of bodies that challenged visitors posted.
+    #[must_use]
+    pub fn replays(&self) -> &Replays {
+        &self.replays
+    }
+
+    /// The longest answer that is read.
+    #[must_use]
+    pub fn longest_answer(&self) -> usize {
+        MAX_ANSWER.saturating_add(self.replays.longest_form())
+    }
+
+    /// Seals a body for [`Visit::replay`]; `None` when it can't be kept.
+    #[must_use]
+    pub fn keep(&self, visit: &Visit<'_>, body: &[u8]) -> Option<String> {
+        self.replays.keep(&self.common.key, visit, body)
+    }
+
+    /// What a form holds that was posted to a page.
+    #[must_use]
+    pub fn unwrap(&self, visit: &Visit<'_>, form: &[u8]) -> Form {
+        self.replays.unwrap(&self.common.key, visit, form)
+    }
+
     /// The answer to a request that has to solve something: 403, `rempart-action: challenge`. Counts
     /// as [`Outcome::Issued`].
     #[must_use]
     pub fn page(&self, rung: Rung, visit: &Visit<'_>) -> Reply {
-        self.challenge(kind_of(rung))
-            .issue(visit, rung, &self.common)
+        if let Some(grpc) = Grpc::of(visit.headers) {
+            return page::challenged(Reply::grpc_denied(grpc, GRPC_MESSAGE));
+        }
+        self.issue(kind_of(rung), rung, visit)
             .unwrap_or_else(|| Reply::refusal(StatusCode::FORBIDDEN, visit.request_id, visit.html))
+    }
+
+    fn issue(&self, kind: Kind, worth: Rung, visit: &Visit<'_>) -> Option<Reply> {
+        let reply = self.challenge(kind).issue(visit, worth, &self.common)?;
+        let mark = Some(visit).filter(|visit| !visit.replay.is_empty());
+        match mark.and_then(|visit| self.replays.mark(visit)) {
+            Some(mark) => Some(reply.with(SET_COOKIE, mark)),
+            None => Some(reply),
+        }
     }
 
     /// Answers a request to a reserved path. The outcome is to be counted under the kind; there is
@@ -267,45 +315,75 @@ impl Challenges {
             let reply = refusal(StatusCode::METHOD_NOT_ALLOWED);
             return (reply.with(ALLOW, HeaderValue::from_static("POST")), None);
         }
-        if answer.body.len() > MAX_ANSWER {
+        let token = answer.text(FIELD).unwrap_or_default();
+        if answer.body.len().saturating_sub(token.len()) > MAX_ANSWER
+            || token.len() > self.replays.longest_token()
+        {
             let reply = refusal(StatusCode::PAYLOAD_TOO_LARGE);
             return (reply, Some((Rung::ProofOfWork, Outcome::TooLarge)));
         }
-        let opened = match self.open(visit, answer) {
-            Ok(opened) => opened,
-            Err((rung, outcome)) => return (unsolved(outcome, visit), Some((rung, outcome))),
+        let carried = self.replays.carried(&self.common.key, visit, &token);
+        let Some(opened) = self.open(answer) else {
+            let outcome = Outcome::Invalid;
+            return (unsolved(outcome, visit), Some((Rung::ProofOfWork, outcome)));
         };
         let ticket = &opened.ticket;
-        let challenge = self.challenge(ticket.kind);
-        let mut solved = challenge.check(visit, &opened, answer).await;
-        if solved.is_ok() && !self.spent.insert(ticket.id, ticket.expires, visit.now) {
-            solved = Err(Outcome::Replayed);
-        }
-        match solved.and_then(|()| self.cleared(visit, answer, ticket)) {
+        // What the visitor came for, not where the answer goes.
+        let visit = &Visit {
+            target: match &carried {
+                Some(replay) => &replay.target,
+                None if ticket.host == visit.host => &ticket.target,
+                None => "/",
+            },
+            replay: carried.as_ref().map_or("", |_| &token),
+            method: carried.as_ref().map_or(&Method::GET, |_| &Method::POST),
+            ..*visit
+        };
+        match self.check(visit, &opened, answer).await {
             Ok(reply) => (reply, Some((ticket.worth, Outcome::Solved))),
-            Err(outcome) => (unsolved(outcome, visit), Some((ticket.worth, outcome))),
+            Err(outcome) => {
+                let again = || self.issue(ticket.kind, ticket.worth, visit);
+                let page = Some(visit).filter(|visit| visit.html && !answer.is_json());
+                let reply = page.and_then(|_| again());
+                let reply = reply.unwrap_or_else(|| unsolved(outcome, visit));
+                (reply, Some((ticket.worth, outcome)))
+            }
         }
     }
 
-    /// The ticket of an answer, if it is good here and now.
-    fn open(&self, visit: &Visit<'_>, answer: &Answer<'_>) -> Result<Opened, (Rung, Outcome)> {
-        let token = answer.text("token");
-        let opened = token.and_then(|token| Ticket::open(token.as_bytes(), &self.common.key));
-        let opened = opened.ok_or((Rung::ProofOfWork, Outcome::Invalid))?;
-        let ticket = &opened.ticket;
-        let wrong = if ticket.host != visit.host {
-            Outcome::ForeignHost
-        } else if ticket.network != visit.network {
-            Outcome::ForeignNetwork
-        } else if visit.now >= ticket.expires {
-            Outcome::Expired
-        } else {
-            return Ok(opened);
-        };
-        Err((ticket.worth, wrong))
+    /// The ticket of an answer, wherever it is good.
+    fn open(&self, answer: &Answer<'_>) -> Option<Opened> {
+        let token = answer.text("token")?;
+        Ticket::open(token.as_bytes(), &self.common.key)
     }
 
-    /// The cookie, with the way back (303) for a form and nothing more (204) for a script.
+    /// The clearance, if the ticket is good here and now and the answer right.
+    async fn check(
+        &self,
+        visit: &Visit<'_>,
+        opened: &Opened,
+        answer: &Answer<'_>,
+    ) -> Result<Reply, Outcome> {
+        let ticket = &opened.ticket;
+        if ticket.host != visit.host {
+            return Err(Outcome::ForeignHost);
+        }
+        if ticket.network != visit.network {
+            return Err(Outcome::ForeignNetwork);
+        }
+        if visit.now >= ticket.expires {
+            return Err(Outcome::Expired);
+        }
+        let challenge = self.challenge(ticket.kind);
+        challenge.check(visit, opened, answer).await?;
+        if !self.spent.insert(ticket.id, ticket.expires, visit.now) {
+            return Err(Outcome::Replayed);
+        }
+        self.cleared(visit, answer, ticket)
+    }
+
+    /// The cookie, with the way back for a form and nothing more (204) for a script: 303, or the page
+    /// that sends on what the form carried.
     fn cleared(
         &self,
         visit: &Visit<'_>,
@@ -316,9 +394,17 @@ impl Challenges {
         let cookie = cookie.ok_or(Outcome::Invalid)?;
         let reply = if answer.is_json() {
             Reply::empty(StatusCode::NO_CONTENT)
-        } else {
-            Reply::redirect(StatusCode::SEE_OTHER, local_target(&ticket.target))
+        } else if visit.replay.is_empty() {
+            Reply::redirect(StatusCode::SEE_OTHER, local_target(visit.target))
                 .ok_or(Outcome::Invalid)?
+        } else {
+            let mut reply = self.replay_page.render(visit, &[]);
+            reply.status = StatusCode::OK;
+            reply.headers.retain(|(name, _)| name != page::ACTION);
+            match self.replays.mark(visit) {
+                Some(mark) => reply.with(SET_COOKIE, mark),
+                None => reply,
+            }
         };
         Ok(reply.with(SET_COOKIE, cookie))
     }
@@ -331,6 +417,9 @@ impl Challenges {
         }
     }
 }
+
+/// Percent-encoded, as `grpc-message` is.
+const GRPC_MESSAGE: &str = "This request has to solve a challenge first, which gRPC has no way for";
 
 /// The puzzle that a rung begins with.
 fn kind_of(rung: Rung) -> Kind {

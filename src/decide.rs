@@ -26,6 +26,8 @@ use verdict::{
 pub enum Next {
     Forward,
     Answer(Reply),
+    /// Answer with a [challenge], and keep what was posted for after it.
+    Keep(Rung),
     /// It posts the answer to a challenge.
     Solve,
     /// Close the connection without a word.
@@ -86,10 +88,12 @@ async fn carry_out(edge: &Edge, suspect: &Suspect<'_>, decision: &Decision) -> N
         }
         Action::Challenge(rung) => {
             let rung = rung.unwrap_or(Rung::ProofOfWork);
-            let metrics = edge.recorder.metrics();
-            metrics.challenge(rung.name(), Outcome::Issued.name());
+            let visit = visit(suspect);
             let challenges = &suspect.arrival.generation.challenges;
-            Next::Answer(challenges.page(rung, &visit(suspect)))
+            if challenges.replays().wants(&visit).is_some() {
+                return Next::Keep(rung);
+            }
+            Next::Answer(challenge(edge, challenges, rung, &visit))
         }
         Action::Throttle => Next::Answer(throttle(suspect, decision)),
         Action::Tarpit(wait) => {
@@ -102,6 +106,13 @@ async fn carry_out(edge: &Edge, suspect: &Suspect<'_>, decision: &Decision) -> N
         Action::Drop => Next::Close,
         Action::Ban(base) => ban(edge, suspect, decision, base),
     }
+}
+
+/// Issues a challenge, and counts it.
+pub fn challenge(edge: &Edge, challenges: &Challenges, rung: Rung, visit: &Visit<'_>) -> Reply {
+    let metrics = edge.recorder.metrics();
+    metrics.challenge(rung.name(), Outcome::Issued.name());
+    challenges.page(rung, visit)
 }
 
 fn deny(suspect: &Suspect<'_>) -> Next {
@@ -156,6 +167,7 @@ pub fn visit<'a>(suspect: &Suspect<'a>) -> Visit<'a> {
         headers: &suspect.request.headers,
         host: &suspect.target.host,
         target: if raw.starts_with('/') { raw } else { "/" },
+        replay: "",
         secure: suspect.arrival.connection.tls.is_some(),
         html: wants_html(&suspect.request.headers),
         request_id: suspect.arrival.id(),

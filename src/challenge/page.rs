@@ -6,11 +6,14 @@
 
 pub mod language;
 
-use super::Visit;
+use super::{Visit, replay};
 use crate::reply::{self, Reply};
 use http::{HeaderName, HeaderValue, StatusCode};
 use language::{LANGUAGES, Language};
 use std::borrow::Cow;
+
+/// Says that an answer is a challenge.
+pub const ACTION: HeaderName = HeaderName::from_static("rempart-action");
 
 const FRAME: &str = include_str!("page/frame.html");
 
@@ -57,15 +60,20 @@ impl Templates {
     }
 
     /// The page for a visit: 403, with `rempart-action: challenge`. `values` are put in as they are;
-    /// `nonce` and `request_id` are put in here.
+    /// `nonce`, `request_id`, `replay` and `replay_field` are put in here.
     #[must_use]
     pub fn render(&self, visit: &Visit<'_>, values: &[(&str, &str)]) -> Reply {
         let nonce = nonce();
         let language = language::negotiate(visit.headers);
         let request_id = reply::safe(visit.request_id);
+        let texts = LANGUAGES.get(language);
+        let lost = texts.map_or("", |language| language.text("replay.lost"));
+        let (again, field) = (replay::snippet(visit, lost), replay::field(visit));
         let value = |slot: &str| match slot {
             "nonce" => nonce.as_str(),
             "request_id" => request_id,
+            "replay" => &again,
+            "replay_field" => &field,
             _ => {
                 let found = values.iter().find(|(name, _)| *name == slot);
                 found.map_or("", |(_, value)| value)
@@ -97,10 +105,12 @@ impl Templates {
 
 impl Template {
     fn build(sheet: &Sheet, language: &Language) -> Self {
+        // What a visitor posted goes along with each form.
+        let body = sheet.body.replace("</form>", "{{replay_field}}</form>");
         let text = FRAME
             .replace("[[frame.title]]", &format!("[[{}]]", sheet.title))
             .replace("[[frame.style]]", reply::page::STYLE)
-            .replace("[[frame.body]]", sheet.body);
+            .replace("[[frame.body]]", &body);
         let text = fill(&text, language).replace("[[frame.script]]", sheet.script);
         let mut pieces = Vec::new();
         let mut rest = text.as_str();
@@ -161,10 +171,7 @@ pub fn escape(text: &str) -> Cow<'_, str> {
 /// With `rempart-action: challenge`.
 #[must_use]
 pub fn challenged(reply: Reply) -> Reply {
-    reply.with(
-        HeaderName::from_static("rempart-action"),
-        HeaderValue::from_static("challenge"),
-    )
+    reply.with(ACTION, HeaderValue::from_static("challenge"))
 }
 
 /// 128 bits that nobody can guess, as base64url.

@@ -65,7 +65,9 @@
     element('again').hidden = false;
   }
 
-  element('again').onclick = function () { forget(); location.reload(); };
+  function again() { if (element('replay')) element('replay').submit(); else location.reload(); }
+
+  element('again').onclick = function () { forget(); again(); };
 
   // Whoever comes back again and again is told so, instead of computing for ever.
   function tries() {
@@ -97,10 +99,12 @@
       body: JSON.stringify({ token: data.token, nonces: nonces })
     }).then(function (response) {
       if (!response.ok) throw response.status;
-      // A new request for the same page; one with a fragment is reloaded, so as to keep that.
-      if (location.hash) location.reload(); else location.replace(location.pathname + location.search);
+      // What was posted is posted again. Else a new request for the same page; one with a fragment
+      // is reloaded, so as to keep that.
+      if (element('replay')) element('replay').submit();
+      else if (location.hash) location.reload(); else location.replace(location.pathname + location.search);
     }).catch(function () {
-      if (seen < 3) location.reload();
+      if (seen < 3) again();
       else stop(data.again);
     });
   }
