@@ -36,7 +36,7 @@ use std::sync::{
 use verdict::{
     decision::Rung,
     prefix::Prefix,
-    seal::Key,
+    seal::Keyring,
     ticket::{Detail, Kind, MAX_TARGET, Opened, Ticket},
 };
 
@@ -149,7 +149,7 @@ impl Outcome {
 /// What all rungs issue with.
 #[derive(Debug)]
 pub struct Common {
-    key: Key,
+    keys: Keyring,
     /// Tells this process's tickets from those of others that share its secret.
     process: [u8; 8],
     issued: AtomicU64,
@@ -178,7 +178,7 @@ impl Common {
             target: local_target(target.unwrap_or("/")).to_owned(),
             detail,
         };
-        ticket.seal(&self.key)
+        ticket.seal(&self.keys)
     }
 
     /// Unique is enough: what must not be guessed is the seal.
@@ -227,18 +227,20 @@ impl Challenges {
             .or(own.as_ref().map(<[u8; 32]>::as_slice))
             .filter(|secret| secret.len() >= MIN_SECRET)
             .ok_or_else(|| format!("a challenge's secret has at least {MIN_SECRET} bytes"))?;
-        let key = Key::new(secret);
+        let look = page::Look::new(&spec.page);
+        let older = spec.secrets.iter().skip(1).map(model::Secret::expose);
+        let keys = Keyring::new(secret, older);
         Ok(Self {
-            clearances: Clearances::new(key.clone(), spec),
+            clearances: Clearances::new(keys.clone(), spec),
             common: Common {
-                key,
+                keys,
                 process: random()?,
                 issued: AtomicU64::new(0),
             },
             own,
-            proof_of_work: ProofOfWork::new(spec.proof_of_work.effort),
+            proof_of_work: ProofOfWork::new(spec.proof_of_work.effort, &look),
             replays: Replays::new(spec, previous.map(|previous| &previous.replays)),
-            replay_page: Templates::build(&replay::SHEET),
+            replay_page: Templates::build(&replay::SHEET, &look),
             spent: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.spent)),
         })
     }
@@ -270,13 +272,13 @@ impl Challenges {
     /// Seals a body for [`Visit::replay`]; `None` when it can't be kept.
     #[must_use]
     pub fn keep(&self, visit: &Visit<'_>, body: &[u8]) -> Option<String> {
-        self.replays.keep(&self.common.key, visit, body)
+        self.replays.keep(&self.common.keys, visit, body)
     }
 
     /// What a form holds that was posted to a page.
     #[must_use]
     pub fn unwrap(&self, visit: &Visit<'_>, form: &[u8]) -> Form {
-        self.replays.unwrap(&self.common.key, visit, form)
+        self.replays.unwrap(&self.common.keys, visit, form)
     }
 
     /// The answer to a request that has to solve something: 403, `rempart-action: challenge`. Counts
@@ -322,7 +324,7 @@ impl Challenges {
             let reply = refusal(StatusCode::PAYLOAD_TOO_LARGE);
             return (reply, Some((Rung::ProofOfWork, Outcome::TooLarge)));
         }
-        let carried = self.replays.carried(&self.common.key, visit, &token);
+        let carried = self.replays.carried(&self.common.keys, visit, &token);
         let Some(opened) = self.open(answer) else {
             let outcome = Outcome::Invalid;
             return (unsolved(outcome, visit), Some((Rung::ProofOfWork, outcome)));
@@ -354,7 +356,7 @@ impl Challenges {
     /// The ticket of an answer, wherever it is good.
     fn open(&self, answer: &Answer<'_>) -> Option<Opened> {
         let token = answer.text("token")?;
-        Ticket::open(token.as_bytes(), &self.common.key)
+        Ticket::open(token.as_bytes(), &self.common.keys)
     }
 
     /// The clearance, if the ticket is good here and now and the answer right.

@@ -24,7 +24,7 @@ use http::{
 use std::sync::Arc;
 use verdict::{
     replay::{MAX_OVERHEAD, MAX_TARGET, MAX_VALUE, Replay},
-    seal::Key,
+    seal::Keyring,
 };
 
 /// The form's field that carries a body.
@@ -34,7 +34,7 @@ pub const FIELD: &str = "rempart-replay";
 const KEPT: u64 = 30 * 60 * 1000;
 
 /// The page between a right answer and the page that was posted to.
-pub const SHEET: Sheet = Sheet {
+pub const SHEET: Sheet<'static> = Sheet {
     title: "replay.title",
     body: r#"<h1>[[replay.title]]</h1><p>[[replay.intro]]</p><p><button form="replay">[[replay.continue]]</button></p>"#,
     script: "document.getElementById('replay').submit();",
@@ -120,8 +120,8 @@ impl Replays {
 
     /// The token for a body that was read; `None` when it can't be kept.
     #[must_use]
-    pub fn keep(&self, key: &Key, visit: &Visit<'_>, body: &[u8]) -> Option<String> {
-        match self.unwrap(key, visit, body) {
+    pub fn keep(&self, keys: &Keyring, visit: &Visit<'_>, body: &[u8]) -> Option<String> {
+        match self.unwrap(keys, visit, body) {
             Form::Kept(_) => {
                 let token = body.get(FIELD.len().saturating_add(1)..)?;
                 return std::str::from_utf8(token).ok().map(str::to_owned);
@@ -144,16 +144,16 @@ impl Replays {
             },
             body: body.to_vec(),
         };
-        replay.seal(key)
+        replay.seal(keys)
     }
 
     /// What a form holds that was posted to a page.
     #[must_use]
-    pub fn unwrap(&self, key: &Key, visit: &Visit<'_>, form: &[u8]) -> Form {
+    pub fn unwrap(&self, keys: &Keyring, visit: &Visit<'_>, form: &[u8]) -> Form {
         let token = form.strip_prefix(FIELD.as_bytes());
         let token = token.and_then(|rest| rest.strip_prefix(b"="));
         let token = token.filter(|_| is_urlencoded(visit.headers));
-        let Some(replay) = token.and_then(|token| self.open(key, token)) else {
+        let Some(replay) = token.and_then(|token| self.open(keys, token)) else {
             return Form::Foreign;
         };
         if is_for(&replay, visit) && replay.target == visit.target {
@@ -164,18 +164,18 @@ impl Replays {
     }
 
     /// What a token holds, whoever it is for.
-    fn open(&self, key: &Key, token: &[u8]) -> Option<Replay> {
+    fn open(&self, keys: &Keyring, token: &[u8]) -> Option<Replay> {
         if token.len() > self.longest_token() {
             return None;
         }
-        let replay = Replay::open(token, key)?;
+        let replay = Replay::open(token, keys)?;
         (replay.body.len() <= self.most).then_some(replay)
     }
 
     /// The body that an answer carries, if it is this visitor's.
     #[must_use]
-    pub fn carried(&self, key: &Key, visit: &Visit<'_>, token: &str) -> Option<Replay> {
-        let replay = self.open(key, token.as_bytes())?;
+    pub fn carried(&self, keys: &Keyring, visit: &Visit<'_>, token: &str) -> Option<Replay> {
+        let replay = self.open(keys, token.as_bytes())?;
         is_for(&replay, visit).then_some(replay)
     }
 

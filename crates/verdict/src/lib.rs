@@ -20,6 +20,7 @@ pub mod abuse;
 pub mod bucket;
 pub mod clearance;
 pub mod decision;
+pub mod effort;
 pub mod engine;
 pub mod expression;
 pub mod facts;
@@ -30,6 +31,7 @@ pub mod policy;
 pub mod prefix;
 pub mod proof_of_work;
 pub mod replay;
+pub mod risk;
 pub mod seal;
 pub mod ticket;
 

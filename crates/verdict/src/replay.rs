@@ -6,7 +6,7 @@
 use crate::{
     clearance::{PREFIX_BYTES, prefix_from_bytes, prefix_to_bytes},
     prefix::Prefix,
-    seal::{Key, Purpose, Writer},
+    seal::{Keyring, Purpose, Writer},
 };
 
 /// The longest path and query that a body is kept for.
@@ -47,7 +47,7 @@ pub struct Replay {
 impl Replay {
     /// The token; `None` when something is too long.
     #[must_use]
-    pub fn seal(&self, key: &Key) -> Option<String> {
+    pub fn seal(&self, keys: &Keyring) -> Option<String> {
         if self.host.len() > 253
             || self.target.len() > MAX_TARGET
             || self.content_type.len() > MAX_VALUE
@@ -66,15 +66,15 @@ impl Replay {
             .body
             .chunks(CHUNK)
             .fold(fields, |fields, chunk| fields.field(BODY, chunk));
-        key.seal_up_to(fields, usize::MAX)
+        keys.seal_up_to(fields, usize::MAX)
     }
 
     /// Opens a token that this key sealed. Takes memory for what the token holds: who calls bounds
     /// its length.
     #[must_use]
-    pub fn open(token: &[u8], key: &Key) -> Option<Self> {
+    pub fn open(token: &[u8], keys: &Keyring) -> Option<Self> {
         let mut buffer = vec![0; token.len().div_ceil(4).saturating_mul(3)];
-        let mut fields = key.open_in(token, Purpose::Replay, &mut buffer)?;
+        let mut fields = keys.open_in(token, Purpose::Replay, &mut buffer)?;
         let text = |bytes: &[u8]| std::str::from_utf8(bytes).ok().map(str::to_owned);
         let mut replay = Self {
             host: text(fields.field(HOST)?)?,
@@ -98,8 +98,8 @@ mod tests {
     use crate::prefix::PrefixLengths;
     use proptest::prelude::*;
 
-    fn key() -> Key {
-        Key::new(b"a secret of the tests, long enough")
+    fn key() -> Keyring {
+        Keyring::new(b"a secret of the tests, long enough", [])
     }
 
     fn replay(body: Vec<u8>) -> Replay {
@@ -133,7 +133,7 @@ mod tests {
             assert_eq!(Replay::open(&changed, &key()), None, "{at}");
             assert_eq!(Replay::open(&token.as_bytes()[..at], &key()), None, "{at}");
         }
-        assert_eq!(Replay::open(token.as_bytes(), &Key::new(b"other")), None);
+        assert_eq!(Replay::open(token.as_bytes(), &Keyring::new(b"other", [])), None);
         let clearance = key().seal(Writer::new(Purpose::Clearance).field(HOST, b"app.example.com"));
         assert_eq!(Replay::open(clearance.unwrap().as_bytes(), &key()), None);
     }

@@ -6,8 +6,8 @@ use verdict::prefix::{Prefix, PrefixLengths};
 
 const NOW: u64 = 1_700_000_000_000;
 
-fn key() -> Key {
-    Key::new(b"a secret of the tests, long enough")
+fn key() -> Keyring {
+    Keyring::new(b"a secret of the tests, long enough", [])
 }
 
 fn replays(most: u32) -> Replays {
@@ -151,7 +151,7 @@ fn what_is_not_ours_is_the_applications() {
     let mut forged = form(&token);
     forged[60] ^= 1;
     assert!(foreign(&forged));
-    let other = Key::new(b"another secret of the tests");
+    let other = Keyring::new(b"another secret of the tests", []);
     assert_eq!(
         replays.unwrap(&other, &visit(), &form(&token)),
         Form::Foreign
