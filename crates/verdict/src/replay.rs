@@ -133,7 +133,10 @@ mod tests {
             assert_eq!(Replay::open(&changed, &key()), None, "{at}");
             assert_eq!(Replay::open(&token.as_bytes()[..at], &key()), None, "{at}");
         }
-        assert_eq!(Replay::open(token.as_bytes(), &Keyring::new(b"other", [])), None);
+        assert_eq!(
+            Replay::open(token.as_bytes(), &Keyring::new(b"other", [])),
+            None
+        );
         let clearance = key().seal(Writer::new(Purpose::Clearance).field(HOST, b"app.example.com"));
         assert_eq!(Replay::open(clearance.unwrap().as_bytes(), &key()), None);
     }
