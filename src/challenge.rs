@@ -23,7 +23,7 @@ use async_trait::async_trait;
 use clearance::Clearances;
 use http::{
     HeaderMap, HeaderValue, Method, StatusCode,
-    header::{ALLOW, SET_COOKIE},
+    header::{ALLOW, SET_COOKIE, VARY},
 };
 use page::Templates;
 use proof_of_work::ProofOfWork;
@@ -437,13 +437,16 @@ fn kind_of(rung: Rung) -> Kind {
 /// JSON text.
 #[must_use]
 pub fn data(visit: &Visit<'_>, members: &str) -> Reply {
-    page::challenged(Reply::problem(
+    let reply = Reply::problem(
         StatusCode::FORBIDDEN,
         "Forbidden",
         "Solve the challenge and send the request again with the cookie that you get.",
         visit.request_id,
         Some(&format!(r#""challenge":{{{members}}}"#)),
-    ))
+    );
+    // For caches that heed no `no-store`: what tells a program from a browser, and the clearance.
+    let vary = HeaderValue::from_static("accept, cookie, origin, sec-fetch-dest, sec-fetch-mode");
+    page::challenged(reply.with(VARY, vary))
 }
 
 fn unsolved(outcome: Outcome, visit: &Visit<'_>) -> Reply {

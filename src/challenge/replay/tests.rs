@@ -368,3 +368,47 @@ fn a_page_carries_it_or_says_that_it_is_lost() {
     };
     assert_eq!(snippet(&plain, "lost"), "");
 }
+
+#[test]
+fn every_form_of_a_page_carries_it() {
+    let sheet = Sheet {
+        title: "replay.title",
+        body: "<form id=one></form><form id=two></form>",
+        script: "",
+        policy: "",
+    };
+    let templates =
+        page::Templates::build(&sheet, &page::Look::new(&model::ChallengePage::default()));
+    let body = |visit: &Visit<'_>| {
+        let reply = templates.render(visit, &[]);
+        String::from_utf8(reply.body.to_vec()).unwrap()
+    };
+    let kept = body(&Visit {
+        replay: "AAAA",
+        ..visit()
+    });
+    assert_eq!(
+        kept.matches(&field(&Visit {
+            replay: "AAAA",
+            ..visit()
+        }))
+        .count(),
+        3,
+        "{kept}"
+    );
+    assert!(kept.contains(r#"<form id="replay""#) && !kept.contains("id=\"lost\""));
+    let lost = body(&visit());
+    assert!(
+        lost.contains("id=\"lost\"") && !lost.contains(FIELD),
+        "{lost}"
+    );
+    assert!(lost.contains("could not be kept"), "{lost}");
+    let plain = body(&Visit {
+        method: &Method::GET,
+        ..visit()
+    });
+    assert!(
+        !plain.contains("id=\"lost\"") && !plain.contains(FIELD),
+        "{plain}"
+    );
+}
