@@ -182,6 +182,7 @@ fn facts<'a>(suspect: &Suspect<'a>, headers: &'a RequestHeaders<'a>) -> Facts<'a
             prefix: arrival.client.prefix,
             network: arrival.client.network,
             ja4: tls.map_or("", |tls| tls.ja4.as_str()),
+            crawler: "",
         },
         request: Request {
             method: request.method.as_str(),
