@@ -12,6 +12,7 @@ pub mod clearance;
 pub mod page;
 pub mod proof_of_work;
 mod spent;
+pub mod third_party;
 
 use crate::{config::model, reply::Reply};
 use answer::Answer;
@@ -27,6 +28,7 @@ use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
 };
+use third_party::ThirdParty;
 use verdict::{
     decision::Rung,
     prefix::Prefix,
@@ -41,7 +43,7 @@ pub const RESERVED: &str = "/.rempart/";
 pub const ANSWER_PATH: &str = "/.rempart/challenge";
 
 /// The longest answer, in bytes; longer ones need not be read.
-pub const MAX_ANSWER: usize = 4 * 1024;
+pub const MAX_ANSWER: usize = 8 * 1024;
 
 /// How long a challenge may be worked on, in milliseconds.
 const PATIENCE: u64 = 300_000;
@@ -107,6 +109,8 @@ pub enum Outcome {
     Solved,
     /// The answer is wrong.
     Failed,
+    /// Whoever was to check it did not answer.
+    ProviderFailed,
     /// It came too late.
     Expired,
     /// It was answered before.
@@ -128,6 +132,7 @@ impl Outcome {
             Self::Issued => "issued",
             Self::Solved => "solved",
             Self::Failed => "failed",
+            Self::ProviderFailed => "provider_failed",
             Self::Expired => "expired",
             Self::Replayed => "replayed",
             Self::ForeignNetwork => "foreign_network",
@@ -194,6 +199,7 @@ pub struct Challenges {
     own: Option<[u8; 32]>,
     clearances: Clearances,
     proof_of_work: ProofOfWork,
+    third_party: ThirdParty,
     spent: Arc<spent::Spent>,
 }
 
@@ -226,8 +232,23 @@ impl Challenges {
             },
             own,
             proof_of_work: ProofOfWork::new(spec.proof_of_work.effort),
+            third_party: ThirdParty::default(),
             spent: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.spent)),
         })
+    }
+
+    /// With this provider; there is none without.
+    #[must_use]
+    pub fn with_third_party(self, third_party: ThirdParty) -> Self {
+        Self {
+            third_party,
+            ..self
+        }
+    }
+
+    #[must_use]
+    pub fn third_party(&self) -> &ThirdParty {
+        &self.third_party
     }
 
     /// Whether a path is answered by [`Self::answer`] and never forwarded.
@@ -246,7 +267,12 @@ impl Challenges {
     /// as [`Outcome::Issued`].
     #[must_use]
     pub fn page(&self, rung: Rung, visit: &Visit<'_>) -> Reply {
-        self.challenge(kind_of(rung))
+        let kind = match kind_of(rung) {
+            // While the provider fails, our own captcha is worth as much.
+            Kind::ThirdParty if !self.third_party.is_available() => Kind::Image,
+            kind => kind,
+        };
+        self.challenge(kind)
             .issue(visit, rung, &self.common)
             .unwrap_or_else(|| Reply::refusal(StatusCode::FORBIDDEN, visit.request_id, visit.html))
     }
@@ -283,8 +309,32 @@ impl Challenges {
         }
         match solved.and_then(|()| self.cleared(visit, answer, ticket)) {
             Ok(reply) => (reply, Some((ticket.worth, Outcome::Solved))),
-            Err(outcome) => (unsolved(outcome, visit), Some((ticket.worth, outcome))),
+            Err(outcome) => {
+                let reply = self.another(visit, ticket, outcome);
+                let reply = reply.unwrap_or_else(|| unsolved(outcome, visit));
+                (reply, Some((ticket.worth, outcome)))
+            }
         }
+    }
+
+    /// What a visitor gets whose token the provider refused, or could not check: the widget again, or
+    /// the captcha in its place, of the same worth and for the same page.
+    fn another(&self, visit: &Visit<'_>, ticket: &Ticket, outcome: Outcome) -> Option<Reply> {
+        let kind = match (ticket.kind, outcome) {
+            (Kind::ThirdParty, Outcome::Failed)
+                if self.third_party.can_be_retried() && self.third_party.is_available() =>
+            {
+                Kind::ThirdParty
+            }
+            (Kind::ThirdParty, Outcome::Failed | Outcome::ProviderFailed) => Kind::Image,
+            _ => return None,
+        };
+        let visit = Visit {
+            target: &ticket.target,
+            ..*visit
+        };
+        self.challenge(kind)
+            .issue(&visit, ticket.worth, &self.common)
     }
 
     /// The ticket of an answer, if it is good here and now.
@@ -325,9 +375,8 @@ impl Challenges {
 
     fn challenge(&self, kind: Kind) -> &dyn Challenge {
         match kind {
-            Kind::Silent | Kind::ProofOfWork | Kind::Image | Kind::Question | Kind::ThirdParty => {
-                &self.proof_of_work
-            }
+            Kind::Silent | Kind::ProofOfWork | Kind::Image | Kind::Question => &self.proof_of_work,
+            Kind::ThirdParty => &self.third_party,
         }
     }
 }

@@ -59,7 +59,8 @@ pub async fn decide(edge: &Edge, suspect: Suspect<'_>) -> (Decision, Next) {
 
 fn judge(edge: &Edge, suspect: &Suspect<'_>) -> Decision {
     let headers = RequestHeaders(&suspect.request.headers);
-    let facts = facts(suspect, &headers);
+    let crawler = crawler(edge, suspect);
+    let facts = facts(suspect, &headers, crawler);
     let policy = &suspect.arrival.generation.policy;
     if !Metrics::decision_is_sampled() {
         return policy.decide(&facts, suspect.arrival.began);
@@ -163,7 +164,25 @@ pub fn visit<'a>(suspect: &Suspect<'a>) -> Visit<'a> {
     }
 }
 
-fn facts<'a>(suspect: &Suspect<'a>, headers: &'a RequestHeaders<'a>) -> Facts<'a> {
+/// The verified crawler that sent the request; empty for everybody else.
+fn crawler<'a>(edge: &Edge, suspect: &Suspect<'a>) -> &'a str {
+    let arrival = suspect.arrival;
+    let Some(crawlers) = &arrival.generation.crawlers else {
+        return "";
+    };
+    let headers = &suspect.request.headers;
+    let crawler = crawlers.identify(headers, arrival.client.ip, arrival.began);
+    if !crawler.is_empty() {
+        edge.recorder.metrics().crawler_request();
+    }
+    crawler
+}
+
+fn facts<'a>(
+    suspect: &Suspect<'a>,
+    headers: &'a RequestHeaders<'a>,
+    crawler: &'a str,
+) -> Facts<'a> {
     let Suspect {
         request,
         target,
@@ -182,7 +201,7 @@ fn facts<'a>(suspect: &Suspect<'a>, headers: &'a RequestHeaders<'a>) -> Facts<'a
             prefix: arrival.client.prefix,
             network: arrival.client.network,
             ja4: tls.map_or("", |tls| tls.ja4.as_str()),
-            crawler: "",
+            crawler,
         },
         request: Request {
             method: request.method.as_str(),
@@ -208,7 +227,7 @@ fn facts<'a>(suspect: &Suspect<'a>, headers: &'a RequestHeaders<'a>) -> Facts<'a
             .challenges
             .clearances()
             .rung(&arrival.bearer(&request.headers, &target.host)),
-        unchallenged: entry.is_some_and(|entry| !entry.challenge),
+        unchallenged: !crawler.is_empty() || entry.is_some_and(|entry| !entry.challenge),
         ladder: &Rung::ProofOfWork,
     }
 }

@@ -42,6 +42,9 @@ pub struct Metrics {
     upstream_requests: IntCounterVec,
     upstreams: Names<UpstreamMetrics>,
     challenges: (IntCounterVec, Words<2>),
+    providers: (IntCounterVec, Words<2>),
+    crawler_lookups: (IntCounterVec, Words<1>),
+    crawler_requests: IntCounter,
     reloads: (IntCounterVec, Words<1>),
     upgrades: (IntCounterVec, Words<1>),
     last_reload_successful: IntGauge,
@@ -187,6 +190,27 @@ impl Metrics {
                 ),
                 Words::default(),
             ),
+            providers: (
+                counters(
+                    "rempart_challenge_provider_total",
+                    "Tokens taken to a third party's siteverify, by provider and result.",
+                    &["provider", "result"],
+                ),
+                Words::default(),
+            ),
+            crawler_lookups: (
+                counters(
+                    "rempart_crawler_lookups_total",
+                    "Addresses of alleged crawlers looked up in the DNS, by result.",
+                    &["result"],
+                ),
+                Words::default(),
+            ),
+            crawler_requests: counter(
+                &registry,
+                "rempart_crawler_requests_total",
+                "Requests of verified crawlers.",
+            ),
             reloads: (
                 counters(
                     "rempart_config_reloads_total",
@@ -323,6 +347,27 @@ impl Metrics {
         known.inc([kind, outcome], || {
             family.with_label_values(&[kind, outcome])
         });
+    }
+
+    /// A token was taken to this provider, or could not be: `ok`, `refused`, `timeout`, `error`,
+    /// `misconfigured`, `busy`, `open`.
+    pub fn challenge_provider(&self, provider: &'static str, result: &'static str) {
+        let (family, known) = &self.providers;
+        known.inc([provider, result], || {
+            family.with_label_values(&[provider, result])
+        });
+    }
+
+    /// The address of an alleged crawler was looked up: `verified`, `refused`, `failed`; or could not
+    /// be, since there are too many: `shed`.
+    pub fn crawler_lookup(&self, result: &'static str) {
+        let (family, known) = &self.crawler_lookups;
+        known.inc([result], || family.with_label_values(&[result]));
+    }
+
+    /// A request came from a verified crawler.
+    pub fn crawler_request(&self) {
+        self.crawler_requests.inc();
     }
 
     /// A configuration was taken, at the start as well (`unix_seconds`), or refused.
