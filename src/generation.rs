@@ -145,8 +145,9 @@ fn third_party(
     recorder: &Arc<Recorder>,
     control: &Handle,
 ) -> Result<ThirdParty, String> {
-    let spec = config.challenge.third_party.as_ref();
-    let provider = spec.map_or("", |spec| spec.provider.name());
+    let spec = &config.challenge;
+    let provider = spec.third_party.as_ref();
+    let provider = provider.map_or("", |spec| spec.provider.name());
     let metrics = Arc::clone(recorder.metrics());
     ThirdParty::build(
         spec,

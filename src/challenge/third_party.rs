@@ -10,7 +10,7 @@ pub mod verifier;
 use super::{
     ANSWER_PATH, Challenge, Common, Outcome, PATIENCE, Visit,
     answer::Answer,
-    page::{Sheet, Templates, escape},
+    page::{Look, Sheet, Templates, escape},
 };
 use crate::{
     config::model::{self, Provider},
@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use breaker::Breaker;
 use reqwest::Url;
 use siteverify::Expected;
-use std::{borrow::Cow, sync::Arc};
+use std::{fmt::Write as _, sync::Arc};
 use tokio::runtime::Handle;
 use verdict::{
     decision::Rung,
@@ -49,12 +49,13 @@ impl ThirdParty {
     /// # Errors
     /// A sentence, when it can't be asked at all.
     pub fn build(
-        spec: Option<&model::ThirdParty>,
+        spec: &model::Challenge,
         previous: Option<&Self>,
         control: &Handle,
         count: &Count,
     ) -> Result<Self, String> {
-        let Some(spec) = spec else {
+        let page = &spec.page;
+        let Some(spec) = &spec.third_party else {
             return Ok(Self::default());
         };
         let previous = previous.and_then(|previous| previous.0.as_ref());
@@ -76,12 +77,15 @@ impl ThirdParty {
             site_key: spec.site_key.clone(),
             script: format!("{address}{join}{query}"),
             verifier,
-            templates: Templates::build(&Sheet {
-                title: "third_party.title",
-                body: include_str!("third_party/page.html"),
-                script: include_str!("third_party/page.js"),
-                policy: Cow::Owned(sources(spec)),
-            }),
+            templates: Templates::build(
+                &Sheet {
+                    title: "third_party.title",
+                    body: include_str!("third_party/page.html"),
+                    script: include_str!("third_party/page.js"),
+                    policy: &sources(spec),
+                },
+                &Look::new(page),
+            ),
         })))
     }
 
@@ -106,7 +110,7 @@ impl ThirdParty {
 fn sources(spec: &model::ThirdParty) -> String {
     let mut policy = String::new();
     for (directive, sources) in spec.provider.sources() {
-        policy.push_str(&format!("{directive} {sources}; "));
+        let _ = write!(policy, "{directive} {sources}; ");
     }
     let other = spec.script_url.as_deref().and_then(|url| {
         let origin = Url::parse(url).ok()?.origin();
@@ -114,7 +118,7 @@ fn sources(spec: &model::ThirdParty) -> String {
     });
     if let Some(origin) = other {
         for directive in ["script-src", "frame-src", "style-src", "connect-src"] {
-            policy.push_str(&format!("{directive} {origin}; "));
+            let _ = write!(policy, "{directive} {origin}; ");
         }
     }
     policy
