@@ -8,6 +8,7 @@
 //! challenges that were answered, until they expire.
 
 pub mod answer;
+pub mod captcha;
 pub mod clearance;
 pub mod page;
 pub mod proof_of_work;
@@ -16,6 +17,7 @@ mod spent;
 use crate::{config::model, reply::Reply};
 use answer::Answer;
 use async_trait::async_trait;
+use captcha::{Captcha, climb};
 use clearance::Clearances;
 use http::{
     HeaderMap, HeaderValue, Method, StatusCode,
@@ -27,6 +29,7 @@ use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
 };
+use tokio::runtime::Handle;
 use verdict::{
     decision::Rung,
     prefix::Prefix,
@@ -117,6 +120,8 @@ pub enum Outcome {
     ForeignHost,
     /// Longer than any answer.
     TooLarge,
+    /// Wrong too often, or asked for too many: not looked at.
+    TooMany,
     /// No ticket of ours, or no answer at all.
     Invalid,
 }
@@ -133,6 +138,7 @@ impl Outcome {
             Self::ForeignNetwork => "foreign_network",
             Self::ForeignHost => "foreign_host",
             Self::TooLarge => "too_large",
+            Self::TooMany => "too_many",
             Self::Invalid => "invalid",
         }
     }
@@ -194,6 +200,7 @@ pub struct Challenges {
     own: Option<[u8; 32]>,
     clearances: Clearances,
     proof_of_work: ProofOfWork,
+    captcha: Captcha,
     spent: Arc<spent::Spent>,
 }
 
@@ -217,7 +224,14 @@ impl Challenges {
             .filter(|secret| secret.len() >= MIN_SECRET)
             .ok_or_else(|| format!("a challenge's secret has at least {MIN_SECRET} bytes"))?;
         let key = Key::new(secret);
+        let older = spec.secrets.iter().skip(1).map(model::Secret::expose);
+        let captcha = Captcha::new(
+            spec.captcha,
+            std::iter::once(secret).chain(older),
+            previous.map(|previous| &previous.captcha),
+        );
         Ok(Self {
+            captcha,
             clearances: Clearances::new(key.clone(), spec),
             common: Common {
                 key,
@@ -228,6 +242,11 @@ impl Challenges {
             proof_of_work: ProofOfWork::new(spec.proof_of_work.effort),
             spent: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.spent)),
         })
+    }
+
+    /// Begins what goes on in the background.
+    pub fn spawn_tasks(&self, control: &Handle) {
+        self.captcha.spawn_tasks(control);
     }
 
     /// Whether a path is answered by [`Self::answer`] and never forwarded.
@@ -273,9 +292,19 @@ impl Challenges {
         }
         let opened = match self.open(visit, answer) {
             Ok(opened) => opened,
-            Err((rung, outcome)) => return (unsolved(outcome, visit), Some((rung, outcome))),
+            Err((rung, outcome)) => {
+                let late = (outcome == Outcome::Expired).then(|| self.late(visit, answer));
+                let refused = || (unsolved(outcome, visit), Some((rung, outcome)));
+                return late.flatten().unwrap_or_else(refused);
+            }
         };
         let ticket = &opened.ticket;
+        if let Some(kind) = climb::wanted(answer) {
+            return self.instead(visit, ticket, kind);
+        }
+        if climb::is_captcha(ticket.kind) {
+            return self.answer_captcha(visit, &opened, answer).await;
+        }
         let challenge = self.challenge(ticket.kind);
         let mut solved = challenge.check(visit, &opened, answer).await;
         if solved.is_ok() && !self.spent.insert(ticket.id, ticket.expires, visit.now) {
@@ -325,9 +354,8 @@ impl Challenges {
 
     fn challenge(&self, kind: Kind) -> &dyn Challenge {
         match kind {
-            Kind::Silent | Kind::ProofOfWork | Kind::Image | Kind::Question | Kind::ThirdParty => {
-                &self.proof_of_work
-            }
+            Kind::Image | Kind::Question => &self.captcha,
+            Kind::Silent | Kind::ProofOfWork | Kind::ThirdParty => &self.proof_of_work,
         }
     }
 }

@@ -31,11 +31,11 @@ fn challenges() -> Challenges {
     Challenges::build(&spec(Some(SECRET)), None).unwrap()
 }
 
-fn network(address: &str) -> Prefix {
+pub(super) fn network(address: &str) -> Prefix {
     Prefix::of(address.parse().unwrap(), PrefixLengths::CLIENT)
 }
 
-fn visit() -> Visit<'static> {
+pub(super) fn visit() -> Visit<'static> {
     static NONE: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
     Visit {
         client: network("192.0.2.7"),
