@@ -33,7 +33,7 @@ use tokio::runtime::Handle;
 use verdict::{
     decision::Rung,
     prefix::Prefix,
-    seal::Key,
+    seal::Keyring,
     ticket::{Detail, Kind, MAX_TARGET, Opened, Ticket},
 };
 
@@ -147,7 +147,7 @@ impl Outcome {
 /// What all rungs issue with.
 #[derive(Debug)]
 pub struct Common {
-    key: Key,
+    keys: Keyring,
     /// Tells this process's tickets from those of others that share its secret.
     process: [u8; 8],
     issued: AtomicU64,
@@ -176,7 +176,7 @@ impl Common {
             target: local_target(target.unwrap_or("/")).to_owned(),
             detail,
         };
-        ticket.seal(&self.key)
+        ticket.seal(&self.keys)
     }
 
     /// Unique is enough: what must not be guessed is the seal.
@@ -223,23 +223,25 @@ impl Challenges {
             .or(own.as_ref().map(<[u8; 32]>::as_slice))
             .filter(|secret| secret.len() >= MIN_SECRET)
             .ok_or_else(|| format!("a challenge's secret has at least {MIN_SECRET} bytes"))?;
-        let key = Key::new(secret);
-        let older = spec.secrets.iter().skip(1).map(model::Secret::expose);
+        let look = page::Look::new(&spec.page);
+        let older = || spec.secrets.iter().skip(1).map(model::Secret::expose);
+        let keys = Keyring::new(secret, older());
         let captcha = Captcha::new(
             spec.captcha,
-            std::iter::once(secret).chain(older),
+            std::iter::once(secret).chain(older()),
+            &look,
             previous.map(|previous| &previous.captcha),
         );
         Ok(Self {
             captcha,
-            clearances: Clearances::new(key.clone(), spec),
+            clearances: Clearances::new(keys.clone(), spec),
             common: Common {
-                key,
+                keys,
                 process: random()?,
                 issued: AtomicU64::new(0),
             },
             own,
-            proof_of_work: ProofOfWork::new(spec.proof_of_work.effort),
+            proof_of_work: ProofOfWork::new(spec.proof_of_work.effort, &look),
             spent: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.spent)),
         })
     }
@@ -319,7 +321,7 @@ impl Challenges {
     /// The ticket of an answer, if it is good here and now.
     fn open(&self, visit: &Visit<'_>, answer: &Answer<'_>) -> Result<Opened, (Rung, Outcome)> {
         let token = answer.text("token");
-        let opened = token.and_then(|token| Ticket::open(token.as_bytes(), &self.common.key));
+        let opened = token.and_then(|token| Ticket::open(token.as_bytes(), &self.common.keys));
         let opened = opened.ok_or((Rung::ProofOfWork, Outcome::Invalid))?;
         let ticket = &opened.ticket;
         let wrong = if ticket.host != visit.host {

@@ -19,7 +19,7 @@ use super::{
     ANSWER_PATH, Challenge, Common, Outcome, PATIENCE, Visit,
     answer::Answer,
     page::{
-        Sheet, Templates, escape,
+        Look, Sheet, Templates, escape,
         language::{self, LANGUAGES},
     },
 };
@@ -37,14 +37,14 @@ use verdict::{
     ticket::{Kind, Opened},
 };
 
-const PICTURE: Sheet = Sheet {
+const PICTURE: Sheet<'static> = Sheet {
     title: "captcha.title",
     body: include_str!("captcha/picture.html"),
     script: "",
     policy: "",
 };
 
-const QUESTION: Sheet = Sheet {
+const QUESTION: Sheet<'static> = Sheet {
     title: "captcha.title",
     body: include_str!("captcha/question.html"),
     script: "",
@@ -127,6 +127,7 @@ impl Captcha {
     pub fn new<'a>(
         spec: model::Captcha,
         secrets: impl IntoIterator<Item = &'a [u8]>,
+        look: &Arc<Look>,
         previous: Option<&Self>,
     ) -> Self {
         let wrong = Allowance {
@@ -143,8 +144,8 @@ impl Captcha {
             wrong: Tries::new(wrong, previous.map(|previous| &previous.wrong)),
             instead: Tries::new(INSTEAD, previous.map(|previous| &previous.instead)),
             questions: Tries::new(QUESTIONS, previous.map(|previous| &previous.questions)),
-            picture: Templates::build(&PICTURE),
-            question: Templates::build(&QUESTION),
+            picture: Templates::build(&PICTURE, look),
+            question: Templates::build(&QUESTION, look),
         }
     }
 

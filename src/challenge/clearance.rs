@@ -9,7 +9,7 @@ use verdict::{
     clearance::{Clearance, Grant},
     decision::Rung,
     prefix::Prefix,
-    seal::Key,
+    seal::Keyring,
 };
 
 /// A client may hold several cookies of the same name, of several paths; no more are looked at.
@@ -31,16 +31,16 @@ pub struct Bearer<'a> {
 /// Reads and grants clearances.
 #[derive(Debug)]
 pub struct Clearances {
-    key: Key,
+    keys: Keyring,
     cookie: String,
     lifetime: Duration,
 }
 
 impl Clearances {
     #[must_use]
-    pub fn new(key: Key, spec: &model::Challenge) -> Self {
+    pub fn new(keys: Keyring, spec: &model::Challenge) -> Self {
         Self {
-            key,
+            keys,
             cookie: spec.cookie.clone(),
             lifetime: spec.lifetime,
         }
@@ -51,7 +51,7 @@ impl Clearances {
     pub fn rung(&self, bearer: &Bearer<'_>) -> Option<Rung> {
         self.tokens(bearer.headers)
             .filter_map(|token| {
-                Clearance::verify(token, &self.key, bearer.network, bearer.host, bearer.now)
+                Clearance::verify(token, &self.keys, bearer.network, bearer.host, bearer.now)
             })
             .max()
     }
@@ -67,9 +67,9 @@ impl Clearances {
         };
         let clearance = self
             .tokens(visit.headers)
-            .filter_map(|token| Clearance::open(token, &self.key, visit.host))
+            .filter_map(|token| Clearance::open(token, &self.keys, visit.host))
             .fold(Clearance::new(rung, grant), |new, old| new.after(&old, now));
-        let token = clearance.seal(&self.key, visit.host)?;
+        let token = clearance.seal(&self.keys, visit.host)?;
         let cookie = format!(
             "{}={token}; Path=/; Max-Age={}; HttpOnly; SameSite=Lax{}",
             self.cookie,

@@ -84,7 +84,7 @@ fn issue(challenges: &Challenges, visit: &Visit<'_>) -> String {
 }
 
 fn opened(token: &str) -> Opened {
-    Ticket::open(token.as_bytes(), &Key::new(SECRET)).unwrap()
+    Ticket::open(token.as_bytes(), &Keyring::new(SECRET, [])).unwrap()
 }
 
 fn solve(token: &str) -> Vec<u32> {

@@ -7,7 +7,7 @@
 use crate::{
     decision::Rung,
     prefix::{Prefix, PrefixLengths},
-    seal::{Key, MAX_BYTES, Purpose, Reader, Writer},
+    seal::{Keyring, MAX_BYTES, Purpose, Reader, Writer},
 };
 use arrayvec::ArrayVec;
 use std::net::IpAddr;
@@ -66,7 +66,7 @@ impl Clearance {
 
     /// The token, for `host` alone; `None` when the host is no host.
     #[must_use]
-    pub fn seal(&self, key: &Key, host: &str) -> Option<String> {
+    pub fn seal(&self, key: &Keyring, host: &str) -> Option<String> {
         if host.len() > MAX_HOST {
             return None;
         }
@@ -81,7 +81,7 @@ impl Clearance {
 
     /// Opens a token that was sealed for `host`. Says nothing of networks and times yet.
     #[must_use]
-    pub fn open(token: &[u8], key: &Key, host: &str) -> Option<Self> {
+    pub fn open(token: &[u8], key: &Keyring, host: &str) -> Option<Self> {
         let mut buffer = [0; MAX_BYTES];
         let mut fields = key.open(token, Purpose::Clearance, &mut buffer)?;
         let [rung] = fields.array(RUNG)?;
@@ -98,7 +98,13 @@ impl Clearance {
 
     /// The rung that a token proves at `now`, for this network and host. Allocates nothing.
     #[must_use]
-    pub fn verify(token: &[u8], key: &Key, network: Prefix, host: &str, now: u64) -> Option<Rung> {
+    pub fn verify(
+        token: &[u8],
+        key: &Keyring,
+        network: Prefix,
+        host: &str,
+        now: u64,
+    ) -> Option<Rung> {
         let clearance = Self::open(token, key, host)?;
         let holds = clearance.grants.iter().any(|grant| {
             grant.network == network && grant.issued <= grant.expires && now < grant.expires
@@ -182,8 +188,8 @@ mod tests {
     const NOW: u64 = 1_700_000_000;
     const HOUR: u64 = 3600;
 
-    fn key() -> Key {
-        Key::new(b"a secret of the tests, long enough")
+    fn key() -> Keyring {
+        Keyring::new(b"a secret of the tests, long enough", [])
     }
 
     fn network(address: &str) -> Prefix {
@@ -245,7 +251,7 @@ mod tests {
             assert_eq!(Clearance::verify(&forged, &key(), home(), host, NOW), None);
             assert_eq!(verify(&token[..at], home(), host, NOW), None);
         }
-        let other = Key::new(b"another secret");
+        let other = Keyring::new(b"another secret", []);
         let foreign = clearance().seal(&other, host).unwrap();
         assert_eq!(verify(&foreign, home(), host, NOW), None);
     }

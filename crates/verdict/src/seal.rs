@@ -8,6 +8,10 @@
 //! base64url( version 1 | purpose 1 | key id 4 | (type 1 | length 2 | bytes)* | tag 32 )
 //! ```
 
+mod keyring;
+
+pub use keyring::{Keyring, MAX_OLDER};
+
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::hmac;
 
@@ -89,25 +93,45 @@ impl Key {
         purpose: Purpose,
         buffer: &'a mut [u8; MAX_BYTES],
     ) -> Option<Reader<'a>> {
+        Unopened::read(token, purpose, buffer)?.open(self)
+    }
+}
+
+/// A token that was taken apart, and whose seal nobody has looked at.
+struct Unopened<'a> {
+    /// Of the key that is said to have sealed it.
+    id: [u8; 4],
+    sealed: &'a [u8],
+    fields: &'a [u8],
+    tag: &'a [u8; TAG],
+}
+
+impl<'a> Unopened<'a> {
+    fn read(token: &[u8], purpose: Purpose, buffer: &'a mut [u8; MAX_BYTES]) -> Option<Self> {
         // base64url makes 4 bytes of 3.
         if token.len() > MAX_BYTES.div_ceil(3).saturating_mul(4) {
             return None;
         }
         let length = URL_SAFE_NO_PAD.decode_slice(token, buffer).ok()?;
-        let (sealed, tag) = buffer
-            .get(..length)?
-            .split_at_checked(length.checked_sub(TAG)?)?;
-        let (head, fields) = sealed.split_at_checked(HEAD)?;
-        let [version, found, id @ ..] = head else {
-            return None;
-        };
-        if *version != VERSION || *found != purpose.code() || *id != self.id {
+        let (sealed, tag) = buffer.get(..length)?.split_last_chunk()?;
+        let (head, fields) = sealed.split_first_chunk::<HEAD>()?;
+        let [version, found, id @ ..] = *head;
+        (version == VERSION && found == purpose.code()).then_some(Self {
+            id,
+            sealed,
+            fields,
+            tag,
+        })
+    }
+
+    fn open(self, key: &Key) -> Option<Reader<'a>> {
+        if self.id != key.id {
             return None;
         }
-        hmac::verify(&self.key, sealed, tag).ok()?;
+        hmac::verify(&key.key, self.sealed, self.tag).ok()?;
         Some(Reader {
-            fields,
-            tag: tag.try_into().ok()?,
+            fields: self.fields,
+            tag: *self.tag,
         })
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     clearance::{PREFIX_BYTES, prefix_from_bytes, prefix_to_bytes},
     decision::Rung,
     prefix::Prefix,
-    seal::{Key, MAX_BYTES, Purpose, Writer},
+    seal::{Keyring, MAX_BYTES, Purpose, Writer},
 };
 use arrayvec::ArrayVec;
 
@@ -88,7 +88,7 @@ pub struct Opened {
 impl Ticket {
     /// The token; `None` when a field is too long.
     #[must_use]
-    pub fn seal(&self, key: &Key) -> Option<String> {
+    pub fn seal(&self, keys: &Keyring) -> Option<String> {
         if self.target.len() > MAX_TARGET || self.host.len() > 253 {
             return None;
         }
@@ -102,14 +102,14 @@ impl Ticket {
             .field(EXPIRES, &self.expires.to_be_bytes())
             .field(TARGET, self.target.as_bytes())
             .field(DETAIL, &self.detail);
-        key.seal(fields)
+        keys.seal(fields)
     }
 
-    /// Opens a token that this key sealed.
+    /// Opens a token that one of these keys sealed.
     #[must_use]
-    pub fn open(token: &[u8], key: &Key) -> Option<Opened> {
+    pub fn open(token: &[u8], keys: &Keyring) -> Option<Opened> {
         let mut buffer = [0; MAX_BYTES];
-        let mut fields = key.open(token, Purpose::Ticket, &mut buffer)?;
+        let mut fields = keys.open(token, Purpose::Ticket, &mut buffer)?;
         let seed = fields.tag();
         let text = |bytes: &[u8]| std::str::from_utf8(bytes).ok().map(str::to_owned);
         let [kind] = fields.array(KIND)?;
@@ -135,8 +135,8 @@ mod tests {
     use crate::prefix::PrefixLengths;
     use proptest::prelude::*;
 
-    fn key() -> Key {
-        Key::new(b"a secret of the tests, long enough")
+    fn key() -> Keyring {
+        Keyring::new(b"a secret of the tests, long enough", [])
     }
 
     fn ticket() -> Ticket {

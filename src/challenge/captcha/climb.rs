@@ -94,7 +94,7 @@ impl Challenges {
         answer: &Answer<'_>,
     ) -> Option<Answered> {
         let token = answer.text("token")?;
-        let Opened { ticket, .. } = Ticket::open(token.as_bytes(), &self.common.key)?;
+        let Opened { ticket, .. } = Ticket::open(token.as_bytes(), &self.common.keys)?;
         let same = ticket.host == visit.host && ticket.network == visit.network;
         if !same || !is_captcha(ticket.kind) {
             return None;
