@@ -11,9 +11,9 @@ use verdict::{
 };
 
 const NOW: u64 = 1_700_000_000;
-const SECRET: &[u8] = b"a secret of the tests, long enough";
+pub(super) const SECRET: &[u8] = b"a secret of the tests, long enough";
 
-fn spec(secret: Option<&[u8]>) -> model::Challenge {
+pub(super) fn spec(secret: Option<&[u8]>) -> model::Challenge {
     let usual = model::Challenge::default();
     model::Challenge {
         secrets: secret.map(model::Secret::new).into_iter().collect(),
@@ -52,14 +52,21 @@ pub(super) fn visit() -> Visit<'static> {
     }
 }
 
-fn json_headers() -> HeaderMap {
+pub(super) fn json_headers() -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
     headers
 }
 
-fn header<'a>(reply: &'a Reply, name: &str) -> Option<&'a str> {
+pub(super) fn form_headers() -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
+    headers.insert(CONTENT_TYPE, kind);
+    headers
+}
+
+pub(super) fn header<'a>(reply: &'a Reply, name: &str) -> Option<&'a str> {
     reply
         .headers
         .iter()
@@ -68,7 +75,7 @@ fn header<'a>(reply: &'a Reply, name: &str) -> Option<&'a str> {
 }
 
 /// What needs nobody else is there at once.
-fn now<T>(future: impl Future<Output = T>) -> T {
+pub(super) fn now<T>(future: impl Future<Output = T>) -> T {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     match std::pin::pin!(future).poll(&mut context) {
         std::task::Poll::Ready(value) => value,
@@ -123,7 +130,7 @@ fn answer(
 }
 
 /// The cookie that an answer sets, as the browser sends it back.
-fn cookie(reply: &Reply) -> HeaderMap {
+pub(super) fn cookie(reply: &Reply) -> HeaderMap {
     let value = header(reply, "set-cookie").unwrap();
     let mut headers = HeaderMap::new();
     let pair = format!("theme=dark; {}; other=1", value.split(';').next().unwrap());
@@ -131,7 +138,7 @@ fn cookie(reply: &Reply) -> HeaderMap {
     headers
 }
 
-fn rung(challenges: &Challenges, headers: &HeaderMap, visit: &Visit<'_>) -> Option<Rung> {
+pub(super) fn rung(challenges: &Challenges, headers: &HeaderMap, visit: &Visit<'_>) -> Option<Rung> {
     challenges.clearances().rung(&clearance::Bearer {
         headers,
         network: visit.network,
@@ -202,9 +209,7 @@ fn a_visitor_solves_and_is_let_through() {
 #[test]
 fn a_form_is_led_back() {
     let challenges = challenges();
-    let mut headers = HeaderMap::new();
-    let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
-    headers.insert(CONTENT_TYPE, kind);
+    let headers = form_headers();
     for (target, back) in [
         ("/orders?page=2", "/orders?page=2"),
         ("//evil.example/x", "/"),
