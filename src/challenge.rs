@@ -8,6 +8,7 @@
 //! challenges that were answered, until they expire.
 
 pub mod answer;
+pub mod captcha;
 pub mod clearance;
 pub mod effort;
 pub mod page;
@@ -24,6 +25,7 @@ use crate::{
 };
 use answer::Answer;
 use async_trait::async_trait;
+use captcha::Captcha;
 use clearance::Clearances;
 use http::{
     HeaderMap, HeaderValue, Method, StatusCode,
@@ -43,6 +45,7 @@ use std::{
     time::Duration,
 };
 use third_party::ThirdParty;
+use tokio::runtime::Handle;
 use verdict::{
     decision::Rung,
     prefix::Prefix,
@@ -139,6 +142,8 @@ pub enum Outcome {
     ForeignHost,
     /// Longer than any answer.
     TooLarge,
+    /// Wrong too often, or asked for too many: not looked at.
+    TooMany,
     /// No ticket of ours, or no answer at all.
     Invalid,
 }
@@ -156,6 +161,7 @@ impl Outcome {
             Self::ForeignNetwork => "foreign_network",
             Self::ForeignHost => "foreign_host",
             Self::TooLarge => "too_large",
+            Self::TooMany => "too_many",
             Self::Invalid => "invalid",
         }
     }
@@ -169,6 +175,18 @@ pub struct Settled {
     pub outcome: Outcome,
     /// When it was solved: which puzzle, and how long that took.
     pub solve: Option<(Kind, Duration)>,
+}
+
+impl Settled {
+    /// What is no solution.
+    #[must_use]
+    pub fn new(rung: Rung, outcome: Outcome) -> Self {
+        Self {
+            rung,
+            outcome,
+            solve: None,
+        }
+    }
 }
 
 /// What all rungs issue with.
@@ -233,6 +251,7 @@ pub struct Challenges {
     /// The way on for who carries a body and has no script.
     replay_page: Templates,
     third_party: ThirdParty,
+    captcha: Captcha,
     spent: Arc<spent::Spent>,
 }
 
@@ -256,9 +275,16 @@ impl Challenges {
             .filter(|secret| secret.len() >= MIN_SECRET)
             .ok_or_else(|| format!("a challenge's secret has at least {MIN_SECRET} bytes"))?;
         let look = page::Look::new(&spec.page);
-        let older = spec.secrets.iter().skip(1).map(model::Secret::expose);
-        let keys = Keyring::new(secret, older);
+        let older = || spec.secrets.iter().skip(1).map(model::Secret::expose);
+        let keys = Keyring::new(secret, older());
+        let captcha = Captcha::new(
+            spec.captcha,
+            std::iter::once(secret).chain(older()),
+            &look,
+            previous.map(|previous| &previous.captcha),
+        );
         Ok(Self {
+            captcha,
             clearances: Clearances::new(keys.clone(), spec),
             common: Common {
                 keys,
@@ -292,6 +318,11 @@ impl Challenges {
     #[must_use]
     pub fn third_party(&self) -> &ThirdParty {
         &self.third_party
+    }
+
+    /// Begins what goes on in the background.
+    pub fn spawn_tasks(&self, control: &Handle) {
+        self.captcha.spawn_tasks(control);
     }
 
     /// Whether a path is answered by [`Self::answer`] and never forwarded.
@@ -373,23 +404,22 @@ impl Challenges {
 
     fn issue(&self, kind: Kind, worth: Rung, visit: &Visit<'_>) -> Option<Reply> {
         let reply = self.challenge(kind).issue(visit, worth, &self.common)?;
-        let mark = Some(visit).filter(|visit| !visit.replay.is_empty());
-        match mark.and_then(|visit| self.replays.mark(visit)) {
-            Some(mark) => Some(reply.with(SET_COOKIE, mark)),
-            None => Some(reply),
+        Some(self.marked(reply, visit))
+    }
+
+    /// With the cookie that lets a carried body through, where there is one.
+    fn marked(&self, reply: Reply, visit: &Visit<'_>) -> Reply {
+        let carries = Some(visit).filter(|visit| !visit.replay.is_empty());
+        match carries.and_then(|visit| self.replays.mark(visit)) {
+            Some(mark) => reply.with(SET_COOKIE, mark),
+            None => reply,
         }
     }
 
     /// Answers a request to a reserved path. The outcome is to be counted under the kind; there is
     /// none where no challenge was concerned.
     pub async fn answer(&self, visit: &Visit<'_>, answer: &Answer<'_>) -> (Reply, Option<Settled>) {
-        let counted = |rung, outcome| {
-            Some(Settled {
-                rung,
-                outcome,
-                solve: None,
-            })
-        };
+        let counted = |rung, outcome| Some(Settled::new(rung, outcome));
         let refusal = |status| Reply::refusal(status, visit.request_id, visit.html);
         let path = visit.target.split('?').next().unwrap_or_default();
         if path != ANSWER_PATH {
@@ -432,6 +462,9 @@ impl Challenges {
             method: carried.as_ref().map_or(&Method::GET, |_| &Method::POST),
             ..*visit
         };
+        if let Some(answered) = self.answer_by_hand(visit, &opened, answer).await {
+            return answered;
+        }
         match self.check(visit, &opened, answer).await {
             Ok(reply) => (reply, Some(self.solved(visit, ticket))),
             Err(outcome) => {
@@ -515,10 +548,7 @@ impl Challenges {
             let mut reply = self.replay_page.render(visit, &[]);
             reply.status = StatusCode::OK;
             reply.headers.retain(|(name, _)| name != page::ACTION);
-            match self.replays.mark(visit) {
-                Some(mark) => reply.with(SET_COOKIE, mark),
-                None => reply,
-            }
+            self.marked(reply, visit)
         };
         Ok(reply.with(SET_COOKIE, cookie))
     }
@@ -537,7 +567,8 @@ impl Challenges {
     fn challenge(&self, kind: Kind) -> &dyn Challenge {
         match kind {
             Kind::Silent => &self.silent,
-            Kind::ProofOfWork | Kind::Image | Kind::Question => &self.proof_of_work,
+            Kind::ProofOfWork => &self.proof_of_work,
+            Kind::Image | Kind::Question => &self.captcha,
             Kind::ThirdParty => &self.third_party,
         }
     }

@@ -35,6 +35,12 @@ impl Spent {
         true
     }
 
+    /// Whether a challenge was solved; it may be forgotten once it has expired.
+    #[must_use]
+    pub fn contains(&self, id: [u8; 16]) -> bool {
+        self.0.lock().known.contains(&id)
+    }
+
     #[cfg(test)]
     fn len(&self) -> usize {
         let table = self.0.lock();

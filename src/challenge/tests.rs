@@ -11,9 +11,9 @@ use verdict::{
 };
 
 const NOW: u64 = 1_700_000_000;
-const SECRET: &[u8] = b"a secret of the tests, long enough";
+pub(super) const SECRET: &[u8] = b"a secret of the tests, long enough";
 
-fn spec(secret: Option<&[u8]>) -> model::Challenge {
+pub(super) fn spec(secret: Option<&[u8]>) -> model::Challenge {
     let usual = model::Challenge::default();
     model::Challenge {
         secrets: secret.map(model::Secret::new).into_iter().collect(),
@@ -31,11 +31,11 @@ fn challenges() -> Challenges {
     Challenges::build(&spec(Some(SECRET)), None).unwrap()
 }
 
-fn network(address: &str) -> Prefix {
+pub(super) fn network(address: &str) -> Prefix {
     Prefix::of(address.parse().unwrap(), PrefixLengths::CLIENT)
 }
 
-fn visit() -> Visit<'static> {
+pub(super) fn visit() -> Visit<'static> {
     static NONE: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
     Visit {
         client: network("192.0.2.7"),
@@ -54,14 +54,21 @@ fn visit() -> Visit<'static> {
     }
 }
 
-fn json_headers() -> HeaderMap {
+pub(super) fn json_headers() -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
     headers
 }
 
-fn header<'a>(reply: &'a Reply, name: &str) -> Option<&'a str> {
+pub(super) fn form_headers() -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
+    headers.insert(CONTENT_TYPE, kind);
+    headers
+}
+
+pub(super) fn header<'a>(reply: &'a Reply, name: &str) -> Option<&'a str> {
     reply
         .headers
         .iter()
@@ -127,7 +134,7 @@ fn answer(
 }
 
 /// The cookie that an answer sets, as the browser sends it back.
-fn cookie(reply: &Reply) -> HeaderMap {
+pub(super) fn cookie(reply: &Reply) -> HeaderMap {
     let value = header(reply, "set-cookie").unwrap();
     let mut headers = HeaderMap::new();
     let pair = format!("theme=dark; {}; other=1", value.split(';').next().unwrap());
@@ -135,7 +142,11 @@ fn cookie(reply: &Reply) -> HeaderMap {
     headers
 }
 
-fn rung(challenges: &Challenges, headers: &HeaderMap, visit: &Visit<'_>) -> Option<Rung> {
+pub(super) fn rung(
+    challenges: &Challenges,
+    headers: &HeaderMap,
+    visit: &Visit<'_>,
+) -> Option<Rung> {
     challenges.clearances().rung(&clearance::Bearer {
         headers,
         network: visit.network,
@@ -206,9 +217,7 @@ fn a_visitor_solves_and_is_let_through() {
 #[test]
 fn a_form_is_led_back() {
     let challenges = challenges();
-    let mut headers = HeaderMap::new();
-    let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
-    headers.insert(CONTENT_TYPE, kind);
+    let headers = form_headers();
     for (target, back) in [
         ("/orders?page=2", "/orders?page=2"),
         ("//evil.example/x", "/"),

@@ -221,6 +221,7 @@ pub fn protect(bans: &Bans, config: &Config) {
 pub fn start_tasks(generation: &Generation, control: &Handle) {
     generation.identifier.spawn_tasks(control);
     generation.upstreams.spawn_tasks(control);
+    generation.challenges.spawn_tasks(control);
 }
 
 pub fn warn_of(config: &Config) {

@@ -14,6 +14,7 @@ mod attacks;
 mod basics;
 mod budgets;
 mod bulkhead;
+mod captcha;
 mod challenge;
 mod cli;
 mod config;

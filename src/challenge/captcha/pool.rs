@@ -1,0 +1,209 @@
+//! Pictures that were drawn ahead, so that no request waits for a drawing, and no flood of requests makes
+//! this process draw.
+//!
+//! Each is handed out once for as long as there are new ones. [`Pool::fill`] draws more, at a bounded rate
+//! that is a few per cent of one core, once the first was asked for: an edge that shows no captcha draws
+//! four in its life. When a flood outruns it, the last [`KEPT`] are handed out again, at random. What an
+//! attacker has of that: a text that it paid a person to read may be the answer to a few more tickets
+//! that show the very same picture, for the seconds until newer pictures have pushed it out.
+
+use super::{
+    dice::{Dice, Secret},
+    glyphs::ALPHABET,
+    image,
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use parking_lot::Mutex;
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{runtime::Handle, sync::Notify};
+
+/// Characters of a text: with 18 to choose from, 34 million texts.
+pub const LENGTH: usize = 6;
+
+/// New ones that are kept ready, and old ones in reserve: about 3 KB each.
+const READY: usize = 256;
+const KEPT: usize = 256;
+
+/// Drawn before anybody asks.
+const FIRST: usize = 4;
+
+/// Between two drawings: 50 a second at most.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// A picture, and what it says.
+#[derive(Clone, Debug)]
+pub struct Picture {
+    pub text: String,
+    /// The PNG, in base64.
+    pub data: String,
+}
+
+impl Picture {
+    /// Draws one of a text that nobody can foresee; `None` when the system gives no random bytes.
+    #[must_use]
+    pub fn draw() -> Option<Self> {
+        let mut secret = Secret::new();
+        let text = (0..LENGTH).map(|_| secret.pick(ALPHABET).copied());
+        let text: Vec<u8> = text.collect::<Option<_>>()?;
+        let seed = u64::from_be_bytes(secret.array()?);
+        Some(Self {
+            data: STANDARD.encode(image::draw(&text, &mut Dice::new(seed))),
+            text: text.into_iter().map(char::from).collect(),
+        })
+    }
+}
+
+/// Pictures to hand out.
+#[derive(Debug)]
+pub struct Pool {
+    shelf: Mutex<Shelf>,
+    wanted: Notify,
+    filling: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Shelf {
+    new: VecDeque<Arc<Picture>>,
+    old: VecDeque<Arc<Picture>>,
+    chance: u64,
+}
+
+impl Pool {
+    /// With the first few in it.
+    #[must_use]
+    pub fn new() -> Self {
+        let new: VecDeque<_> = (0..FIRST)
+            .filter_map(|_| Picture::draw())
+            .map(Arc::new)
+            .collect();
+        Self {
+            shelf: Mutex::new(Shelf {
+                new,
+                ..Shelf::default()
+            }),
+            wanted: Notify::new(),
+            filling: AtomicBool::new(false),
+        }
+    }
+
+    /// A picture; `None` only where the system gave no random bytes at the start.
+    #[must_use]
+    pub fn take(&self) -> Option<Arc<Picture>> {
+        let mut shelf = self.shelf.lock();
+        let Some(picture) = shelf.new.pop_front() else {
+            return shelf.again();
+        };
+        if shelf.old.len() >= KEPT {
+            shelf.old.pop_front();
+        }
+        shelf.old.push_back(Arc::clone(&picture));
+        drop(shelf);
+        self.wanted.notify_one();
+        Some(picture)
+    }
+
+    /// Begins to draw ahead, on `control`, for as long as the pool lives; to be called again does
+    /// nothing.
+    pub fn fill(self: &Arc<Self>, control: &Handle) {
+        if self.filling.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let pool = Arc::downgrade(self);
+        control.spawn(async move {
+            while let Some(pool) = pool.upgrade() {
+                if pool.shelf.lock().new.len() >= READY || !pool.was_asked() {
+                    // Comes back without having been asked, too, to see whether the pool is gone.
+                    let _ =
+                        tokio::time::timeout(Duration::from_secs(60), pool.wanted.notified()).await;
+                    continue;
+                }
+                if let Some(picture) = Picture::draw() {
+                    pool.shelf.lock().new.push_back(Arc::new(picture));
+                }
+                drop(pool);
+                tokio::time::sleep(PAUSE).await;
+            }
+        });
+    }
+
+    fn was_asked(&self) -> bool {
+        !self.shelf.lock().old.is_empty()
+    }
+
+    #[cfg(test)]
+    fn ready(&self) -> usize {
+        self.shelf.lock().new.len()
+    }
+}
+
+impl Shelf {
+    /// One that was handed out before. Which one need not be a secret.
+    fn again(&mut self) -> Option<Arc<Picture>> {
+        let length = u64::try_from(self.old.len()).ok()?;
+        let mut dice = Dice::new(self.chance);
+        self.chance = dice.number();
+        let index = self.chance.checked_rem(length)?;
+        self.old.get(usize::try_from(index).ok()?).map(Arc::clone)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn a_picture_is_small_and_says_what_can_be_drawn() {
+        for _ in 0..50 {
+            let picture = Picture::draw().unwrap();
+            assert_eq!(picture.text.len(), LENGTH);
+            assert!(picture.text.bytes().all(|byte| ALPHABET.contains(&byte)));
+            let png = STANDARD.decode(&picture.data).unwrap();
+            assert!(png.len() < 4096, "{}", png.len());
+        }
+    }
+
+    #[test]
+    fn a_flood_is_served_from_what_there_is() {
+        let pool = Pool::new();
+        let texts: HashSet<_> = (0..10_000)
+            .map(|_| pool.take().unwrap().text.clone())
+            .collect();
+        assert_eq!(texts.len(), FIRST);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn more_are_drawn_once_one_was_wanted_and_each_is_handed_out_once() {
+        let pool = Arc::new(Pool::new());
+        pool.fill(&Handle::current());
+        pool.fill(&Handle::current());
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        assert_eq!(pool.ready(), FIRST, "nobody asked");
+        assert!(pool.take().is_some());
+        while pool.ready() < READY {
+            tokio::time::sleep(PAUSE).await;
+        }
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        assert_eq!(pool.ready(), READY, "no more than that");
+        let pictures: Vec<_> = (0..READY).filter_map(|_| pool.take()).collect();
+        let data: HashSet<_> = pictures.iter().map(|picture| &picture.data).collect();
+        assert_eq!(data.len(), READY);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pool_that_is_gone_is_filled_no_more() {
+        let pool = Arc::new(Pool::new());
+        pool.fill(&Handle::current());
+        let gone = Arc::downgrade(&pool);
+        drop(pool);
+        tokio::time::sleep(Duration::from_secs(120)).await;
+        assert_eq!(gone.strong_count(), 0);
+    }
+}

@@ -1,0 +1,125 @@
+// A real browser without JavaScript meets the captcha: it is shown a picture, asks for a question in its
+// place, is wrong once, and answers the next one, with the keyboard alone.
+//
+// The story answers questions by parsing them, as a bot would: it shows that the way leads through, not
+// that it stops anybody.
+//
+// BASE_URL    where Rempart listens; every path asked for below must be challenged
+// TEXT        a text that only the original page has (default: "original")
+
+import assert from 'node:assert/strict';
+import { base, run, shot, withPage } from './harness.mjs';
+import { readFileSync } from 'node:fs';
+
+const text = process.env.TEXT ?? 'original';
+const url = (path) => new URL(path, base).href;
+const words = JSON.parse(readFileSync(
+  new URL('../../src/challenge/captcha/questions/en.json', import.meta.url), 'utf8'));
+
+function solve(question) {
+  const number = (word) => words.numbers.findIndex((spellings) => spellings.split('|').includes(word));
+  for (const [form, texts] of Object.entries(words.ask)) {
+    for (const text of texts) {
+      const names = [...text.matchAll(/\{(\w+)\}/g)].map((match) => match[1]);
+      const pattern = text.replace(/[.*+?^$()|[\]\\]/g, '\\$&').replace(/\{\w+\}/g, '(.+)');
+      const match = question.match(new RegExp(`^${pattern}$`));
+      if (!match) continue;
+      const value = Object.fromEntries(names.map((name, index) => [name, match[index + 1]]));
+      const row = value.row?.split(words.separator);
+      const group = (word) => words.groups.findIndex((group) => group.includes(word));
+      switch (form) {
+        case 'sum': return String(number(value.a) + number(value.b));
+        case 'nth': return row[number(value.a) - 1];
+        case 'after': return row[row.indexOf(value.word) + 1];
+        case 'count': return String(row.length);
+        case 'largest': return String(Math.max(...row.map(number)));
+        case 'smallest': return String(Math.min(...row.map(number)));
+        case 'odd': return row.find((word) => row.filter((other) => group(other) === group(word)).length === 1);
+        case 'next': return words.days[(words.days.indexOf(row[1]) + 1) % 7];
+        case 'letter': return value.word.at(-1);
+      }
+    }
+  }
+  throw new Error(`what is this question? ${question}`);
+}
+
+// Moves by the tabulator until the control of this name has the focus.
+async function tabTo(page, name) {
+  const control = page.getByRole('button', { name, exact: true });
+  for (let presses = 0; presses < 12; presses += 1) {
+    if (await control.evaluate((node) => node === document.activeElement)) return;
+    await page.keyboard.press('Tab');
+  }
+  throw new Error(`${name} is not reached by keyboard`);
+}
+
+const off = { javaScriptEnabled: false };
+
+// With scripts the browser tells where the focus is; the pages have none of their own.
+await run({
+  'a visitor without scripts gets on by a question': () => withPage(off, async (page, context) => {
+    const first = await page.goto(url('/some/page?a=1&b=2'));
+    assert.equal(first.status(), 403);
+    assert.equal(first.headers()['rempart-action'], 'challenge');
+    const image = page.getByRole('img', { name: /letters and digits/ });
+    assert.equal(await image.count(), 1);
+    await shot(page, 'captcha-picture');
+    await page.getByRole('button', { name: 'Answer a question instead' }).click();
+    await page.getByRole('button', { name: 'Continue' }).waitFor();
+    await shot(page, 'captcha-question');
+    await page.getByRole('textbox').fill('surely wrong');
+    await page.getByRole('button', { name: 'Continue' }).click();
+    const alert = page.getByRole('alert');
+    await alert.waitFor();
+    assert.match(await alert.innerText(), /not right/);
+    await shot(page, 'captcha-wrong');
+    await page.getByRole('textbox').fill(solve(await page.locator('label').innerText()));
+    await page.getByRole('button', { name: 'Continue' }).click();
+    await page.getByText(text).waitFor();
+    assert.equal(new URL(page.url()).pathname + new URL(page.url()).search, '/some/page?a=1&b=2');
+    assert.equal((await context.cookies()).length, 1);
+    const again = await page.goto(url('/another'));
+    assert.equal(again.headers()['rempart-action'], undefined, 'challenged again');
+  }),
+
+  'the keyboard is enough': () => withPage({}, async (page) => {
+    await page.goto(url('/page'));
+    const focused = () => page.evaluate(() => document.activeElement.id);
+    assert.equal(await focused(), 'answer');
+    await tabTo(page, 'Answer a question instead');
+    await page.keyboard.press('Enter');
+    await page.locator('label span').waitFor();
+    assert.equal(await focused(), 'answer');
+    await page.keyboard.type(solve(await page.locator('label').innerText()));
+    await page.keyboard.press('Enter');
+    await page.getByText(text).waitFor();
+  }),
+
+  'a screen reader is told all of it': () => withPage({}, async (page) => {
+    await page.goto(url('/page'));
+    assert.equal(await page.getByRole('heading', { level: 1 }).count(), 1);
+    const field = page.getByRole('textbox', { name: 'Letters and digits of the picture' });
+    assert.equal(await field.count(), 1);
+    assert.match(await page.locator('#how').innerText(), /six letters and digits/);
+    assert.equal(await field.getAttribute('aria-describedby'), 'how');
+    await field.fill('wrong');
+    await page.keyboard.press('Enter');
+    await page.getByRole('alert').waitFor();
+    assert.equal(await field.getAttribute('aria-invalid'), 'true');
+    assert.equal(await field.getAttribute('aria-describedby'), 'notice how');
+    assert.equal(await page.evaluate(() => document.activeElement.id), 'answer');
+  }),
+
+  'a small screen in French and in the dark': () => withPage(
+    { viewport: { width: 320, height: 640 }, locale: 'fr-FR', colorScheme: 'dark' },
+    async (page) => {
+      await page.goto(url('/page'));
+      assert.equal(await page.locator('html').getAttribute('lang'), 'fr');
+      assert.match(await page.locator('h1').innerText(), /vous êtes une personne/);
+      const wide = await page.evaluate(() => document.documentElement.scrollWidth);
+      assert.ok(wide <= 320, `${wide} pixels wide`);
+      await shot(page, 'captcha-small-french-dark');
+      await page.getByRole('button', { name: 'Une autre image' }).click();
+      await page.getByRole('button', { name: 'Continuer' }).waitFor();
+    }),
+});

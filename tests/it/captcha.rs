@@ -1,0 +1,70 @@
+//! The captcha: a browser without JavaScript is shown one, and gets on by a question.
+//!
+//! The texts of pictures are known to nobody but the process, so these stories answer questions, by
+//! parsing them, as a bot would. That a picture's right text opens is shown in
+//! src/challenge/captcha/tests.rs, where the ticket is made by the test.
+
+use crate::harness::{Edge, Nginx, Upstream, file, tools, upstream::drain};
+use std::{net::SocketAddr, process::Command};
+
+fn edge(upstream: SocketAddr, more: &str) -> Edge {
+    Edge::start(&format!(
+        "upstreams: {{ app: {{ endpoints: [{upstream}] }} }}\n\
+         routes: [{{ name: app, path: /, upstream: app }}]\n\
+         rules: [{{ name: prove, when: 'request.path.startsWith(\"/\")', then: {{ challenge: captcha }} }}]\n{more}"
+    ))
+}
+
+#[test]
+fn every_picture_is_another_one_and_guessing_ends() {
+    let upstream = Nginx::start();
+    let edge = edge(upstream.address, "challenge: { captcha: { tries: 3 } }\n");
+    let ask = || edge.get("/page").navigating().answer();
+    let first = ask();
+    assert_eq!(first.status, 403);
+    assert_eq!(first.header("rempart-action"), Some("challenge"));
+    let image = |page: &str| {
+        let rest = page.split_once("data:image/png;base64,").unwrap().1;
+        rest.split_once('"').unwrap().0.to_owned()
+    };
+    assert_ne!(image(&first.text()), image(&ask().text()));
+    let program = edge.get("/page").answer();
+    assert!(program.text().contains(r#""kind":"captcha""#));
+    assert!(upstream.requests().is_empty());
+}
+
+#[test]
+fn a_browser_without_scripts_gets_on() {
+    let upstream = Upstream::start(|request, stream| {
+        drain(request, stream)?;
+        let page = "<!doctype html><title>App</title><h1>original</h1>";
+        let length = page.len();
+        write!(
+            stream,
+            "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: {length}\r\n\r\n{page}"
+        )?;
+        stream.flush()?;
+        Ok(true)
+    });
+    let edge = edge(upstream.address, "");
+    let said = tools::succeed(
+        Command::new(tools::venv("node"))
+            .arg(file("tests/browser/captcha.mjs"))
+            .current_dir(file("tests"))
+            .env(
+                "BASE_URL",
+                format!("https://localhost:{}", edge.tls().port()),
+            )
+            .env("TEXT", "original")
+            .env("BROWSER", "/usr/bin/chromium"),
+    );
+    assert!(said.contains("ok   a visitor without scripts"), "{said}");
+    assert!(!upstream.seen().is_empty());
+    for outcome in ["issued", "solved", "failed"] {
+        let labels = [("outcome", outcome), ("kind", "captcha")];
+        assert!(
+            edge.metric("rempart_challenges_total", &labels) >= 1.0,
+            "{outcome}"
+        );
+    }
+}
