@@ -9,8 +9,10 @@
 
 pub mod answer;
 pub mod clearance;
+pub mod effort;
 pub mod page;
 pub mod proof_of_work;
+pub mod risk;
 pub mod silent;
 mod spent;
 
@@ -24,10 +26,14 @@ use http::{
 };
 use proof_of_work::ProofOfWork;
 use ring::rand::SecureRandom;
+use risk::Risks;
 use silent::Silent;
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 use verdict::{
     decision::Rung,
@@ -92,6 +98,8 @@ pub struct Visit<'a> {
     pub request_id: &'a str,
     /// Unix milliseconds.
     pub now: u64,
+    /// How many times the usual work it is to do, by its [risk].
+    pub effort: u32,
 }
 
 impl Visit<'_> {
@@ -138,6 +146,16 @@ impl Outcome {
             Self::Invalid => "invalid",
         }
     }
+}
+
+/// How an answer ended, for the metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// Of the clearance that it was for.
+    pub rung: Rung,
+    pub outcome: Outcome,
+    /// When it was solved: which puzzle, and how long that took.
+    pub solve: Option<(Kind, Duration)>,
 }
 
 /// What all rungs issue with.
@@ -197,6 +215,7 @@ pub struct Challenges {
     clearances: Clearances,
     silent: Silent,
     proof_of_work: ProofOfWork,
+    risks: Risks,
     spent: Arc<spent::Spent>,
 }
 
@@ -231,7 +250,12 @@ impl Challenges {
             },
             own,
             silent: Silent::new(&look),
-            proof_of_work: ProofOfWork::new(spec.proof_of_work.effort, &look),
+            proof_of_work: ProofOfWork::build(
+                &spec.proof_of_work,
+                previous.map(|previous| &previous.proof_of_work),
+                &look,
+            ),
+            risks: Risks::build(spec, previous.map(|previous| &previous.risks)),
             spent: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.spent)),
         })
     }
@@ -257,6 +281,18 @@ impl Challenges {
         }
     }
 
+    /// How suspect visitors are.
+    #[must_use]
+    pub fn risks(&self) -> &Risks {
+        &self.risks
+    }
+
+    /// Mean hashes of a proof of work that is issued now, before the visitor's risk.
+    #[must_use]
+    pub fn effort(&self) -> u32 {
+        self.proof_of_work.effort()
+    }
+
     /// The answer to a request that has to solve something: 403, `rempart-action: challenge`. Counts
     /// as [`Outcome::Issued`].
     #[must_use]
@@ -277,11 +313,14 @@ impl Challenges {
 
     /// Answers a request to a reserved path. The outcome is to be counted under the kind; there is
     /// none where no challenge was concerned.
-    pub async fn answer(
-        &self,
-        visit: &Visit<'_>,
-        answer: &Answer<'_>,
-    ) -> (Reply, Option<(Rung, Outcome)>) {
+    pub async fn answer(&self, visit: &Visit<'_>, answer: &Answer<'_>) -> (Reply, Option<Settled>) {
+        let refused = |rung, outcome| {
+            Some(Settled {
+                rung,
+                outcome,
+                solve: None,
+            })
+        };
         let refusal = |status| Reply::refusal(status, visit.request_id, visit.html);
         let path = visit.target.split('?').next().unwrap_or_default();
         if path != ANSWER_PATH {
@@ -299,11 +338,11 @@ impl Challenges {
         }
         if answer.body.len() > MAX_ANSWER {
             let reply = refusal(StatusCode::PAYLOAD_TOO_LARGE);
-            return (reply, Some((Rung::ProofOfWork, Outcome::TooLarge)));
+            return (reply, refused(Rung::ProofOfWork, Outcome::TooLarge));
         }
         let opened = match self.open(visit, answer) {
             Ok(opened) => opened,
-            Err((rung, outcome)) => return (unsolved(outcome, visit), Some((rung, outcome))),
+            Err((rung, outcome)) => return (unsolved(outcome, visit), refused(rung, outcome)),
         };
         let ticket = &opened.ticket;
         let challenge = self.challenge(ticket.kind);
@@ -312,8 +351,21 @@ impl Challenges {
             solved = Err(Outcome::Replayed);
         }
         match solved.and_then(|()| self.cleared(visit, answer, ticket)) {
-            Ok(reply) => (reply, Some((ticket.worth, Outcome::Solved))),
-            Err(outcome) => (unsolved(outcome, visit), Some((ticket.worth, outcome))),
+            Ok(reply) => (reply, Some(self.solved(visit, ticket))),
+            Err(outcome) => (unsolved(outcome, visit), refused(ticket.worth, outcome)),
+        }
+    }
+
+    /// What is learnt from a solution.
+    fn solved(&self, visit: &Visit<'_>, ticket: &Ticket) -> Settled {
+        let took = visit.now.saturating_sub(ticket.issued);
+        if ticket.kind == Kind::ProofOfWork {
+            self.proof_of_work.solved(visit, ticket, took);
+        }
+        Settled {
+            rung: ticket.worth,
+            outcome: Outcome::Solved,
+            solve: Some((ticket.kind, Duration::from_millis(took))),
         }
     }
 

@@ -115,9 +115,8 @@ impl Proxy {
         });
         let answer = Answer::new(&request.method, &request.headers, &body);
         let (reply, outcome) = arrival.generation.challenges.answer(&visit, &answer).await;
-        if let Some((rung, outcome)) = outcome {
-            let metrics = self.edge.recorder.metrics();
-            metrics.challenge(rung.name(), outcome.name());
+        if let Some(settled) = outcome {
+            decide::settled(&self.edge, arrival, settled);
         }
         reply
     }
