@@ -41,6 +41,7 @@ fn visit(headers: &HeaderMap) -> Visit<'_> {
         html: true,
         request_id: "0190a8c4-7d3e-7000-8000-000000000001",
         now: 1_700_000_000_000,
+        effort: 1,
     }
 }
 
