@@ -5,7 +5,7 @@
 //! in the table of what was answered. A client that is no browser gets the cookie and a sentence.
 
 use super::{
-    ANSWER_PATH, Challenge, Challenges, Common, Outcome, Settled, Visit,
+    ANSWER_PATH, Challenge, Challenges, Common, Outcome, Visit,
     answer::Answer,
     clearance::Bearer,
     local_target,
@@ -101,12 +101,7 @@ impl Challenge for Silent {
 impl Challenges {
     /// A browser that comes back: to its page when the cookie came with it, and to a word on what to do
     /// otherwise. Nothing refreshes by itself from here, so nothing loops.
-    pub(super) fn returned(&self, visit: &Visit<'_>, token: &str) -> (Reply, Settled) {
-        let ended = |rung, outcome| Settled {
-            rung,
-            outcome,
-            solve: None,
-        };
+    pub(super) fn returned(&self, visit: &Visit<'_>, token: &str) -> (Reply, (Rung, Outcome)) {
         let opened = Ticket::open(token.as_bytes(), &self.common.keys);
         // Another kind is worth more than a cookie.
         let ticket = opened
@@ -115,7 +110,7 @@ impl Challenges {
         let Some(ticket) = ticket else {
             return (
                 self.told(&self.silent.lapsed, "/", Outcome::Invalid, visit),
-                ended(Rung::Silent, Outcome::Invalid),
+                (Rung::Silent, Outcome::Invalid),
             );
         };
         let target = local_target(&ticket.target);
@@ -126,7 +121,7 @@ impl Challenges {
                 target
             };
             let reply = self.told(&self.silent.lapsed, target, outcome, visit);
-            return (reply, ended(ticket.worth, outcome));
+            return (reply, (ticket.worth, outcome));
         }
         let holds = self.clearances.rung(&Bearer {
             headers: visit.headers,
@@ -139,9 +134,9 @@ impl Challenges {
         back.map_or_else(
             || {
                 let reply = self.told(&self.silent.cookies, target, Outcome::Failed, visit);
-                (reply, ended(ticket.worth, Outcome::Failed))
+                (reply, (ticket.worth, Outcome::Failed))
             },
-            |reply| (reply, self.solved(visit, &ticket)),
+            |reply| (reply, (ticket.worth, Outcome::Solved)),
         )
     }
 

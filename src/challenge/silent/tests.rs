@@ -24,11 +24,12 @@ fn visit(headers: &HeaderMap) -> Visit<'_> {
         headers,
         host: "app.example.com",
         target: "/orders?page=2",
+        replay: "",
+        effort: 1,
         secure: true,
         html: true,
         request_id: "0190a8c4-7d3e-7000-8000-000000000001",
         now: NOW,
-        effort: 1,
     }
 }
 
@@ -184,8 +185,8 @@ fn a_silent_ticket_is_no_answer_to_post() {
     let answer = Answer::new(visit.method, visit.headers, body.as_bytes());
     let (reply, counted) = tests::now(challenges.answer(&visit, &answer));
     assert_eq!(reply.status, StatusCode::FORBIDDEN);
-    let outcome = counted.map(|settled| settled.outcome);
-    assert_eq!(outcome, Some(Outcome::Invalid));
+    let counted = counted.map(|settled| (settled.rung, settled.outcome));
+    assert_eq!(counted, Some((Rung::Silent, Outcome::Invalid)));
 }
 
 #[test]
