@@ -16,6 +16,7 @@ pub mod replay;
 pub mod risk;
 pub mod silent;
 mod spent;
+pub mod third_party;
 
 use crate::{
     config::model,
@@ -41,6 +42,7 @@ use std::{
     },
     time::Duration,
 };
+use third_party::ThirdParty;
 use verdict::{
     decision::Rung,
     prefix::Prefix,
@@ -55,7 +57,7 @@ pub const RESERVED: &str = "/.rempart/";
 pub const ANSWER_PATH: &str = "/.rempart/challenge";
 
 /// The longest answer, in bytes, without the body that it may carry along ([`replay`]).
-pub const MAX_ANSWER: usize = 4 * 1024;
+pub const MAX_ANSWER: usize = 8 * 1024;
 
 /// How long a challenge may be worked on, in milliseconds.
 const PATIENCE: u64 = 300_000;
@@ -125,6 +127,8 @@ pub enum Outcome {
     Solved,
     /// The answer is wrong.
     Failed,
+    /// Whoever was to check it did not answer.
+    ProviderFailed,
     /// It came too late.
     Expired,
     /// It was answered before.
@@ -146,6 +150,7 @@ impl Outcome {
             Self::Issued => "issued",
             Self::Solved => "solved",
             Self::Failed => "failed",
+            Self::ProviderFailed => "provider_failed",
             Self::Expired => "expired",
             Self::Replayed => "replayed",
             Self::ForeignNetwork => "foreign_network",
@@ -227,6 +232,7 @@ pub struct Challenges {
     replays: Replays,
     /// The way on for who carries a body and has no script.
     replay_page: Templates,
+    third_party: ThirdParty,
     spent: Arc<spent::Spent>,
 }
 
@@ -269,8 +275,23 @@ impl Challenges {
             risks: Risks::build(spec, previous.map(|previous| &previous.risks)),
             replays: Replays::new(spec, previous.map(|previous| &previous.replays)),
             replay_page: Templates::build(&replay::SHEET, &look),
+            third_party: ThirdParty::default(),
             spent: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.spent)),
         })
+    }
+
+    /// With this provider; there is none without.
+    #[must_use]
+    pub fn with_third_party(self, third_party: ThirdParty) -> Self {
+        Self {
+            third_party,
+            ..self
+        }
+    }
+
+    #[must_use]
+    pub fn third_party(&self) -> &ThirdParty {
+        &self.third_party
     }
 
     /// Whether a path is answered by [`Self::answer`] and never forwarded.
@@ -339,7 +360,7 @@ impl Challenges {
         }
         let rung = Self::suited(rung, visit);
         let reply = self
-            .issue(kind_of(rung), rung, visit)
+            .issue(self.kind_of(rung), rung, visit)
             .unwrap_or_else(|| Reply::refusal(StatusCode::FORBIDDEN, visit.request_id, visit.html));
         match rung {
             Rung::Silent => match self.clearances.grant(visit, rung) {
@@ -414,7 +435,8 @@ impl Challenges {
         match self.check(visit, &opened, answer).await {
             Ok(reply) => (reply, Some(self.solved(visit, ticket))),
             Err(outcome) => {
-                let again = || self.issue(ticket.kind, ticket.worth, visit);
+                let kind = self.next_kind(ticket, outcome);
+                let again = || self.issue(kind, ticket.worth, visit);
                 let page = Some(visit).filter(|visit| visit.html && !answer.is_json());
                 let reply = page.and_then(|_| again());
                 let reply = reply.unwrap_or_else(|| unsolved(outcome, visit));
@@ -461,6 +483,19 @@ impl Challenges {
         self.cleared(visit, answer, ticket)
     }
 
+    /// The puzzle after one that was not solved: the same kind again, or the captcha where the provider
+    /// refused the visitor or could not be asked.
+    fn next_kind(&self, ticket: &Ticket, outcome: Outcome) -> Kind {
+        match (ticket.kind, outcome) {
+            (Kind::ThirdParty, Outcome::Failed) if self.third_party.can_be_retried() => {
+                self.kind_of(Rung::ThirdParty)
+            }
+            (Kind::ThirdParty, Outcome::Failed | Outcome::ProviderFailed) => Kind::Image,
+            (Kind::ThirdParty, _) => self.kind_of(Rung::ThirdParty),
+            (kind, _) => kind,
+        }
+    }
+
     /// The cookie, with the way back for a form and nothing more (204) for a script: 303, or the page
     /// that sends on what the form carried.
     fn cleared(
@@ -488,12 +523,22 @@ impl Challenges {
         Ok(reply.with(SET_COOKIE, cookie))
     }
 
+    /// The puzzle that a rung begins with.
+    fn kind_of(&self, rung: Rung) -> Kind {
+        match rung {
+            Rung::Silent => Kind::Silent,
+            Rung::ProofOfWork => Kind::ProofOfWork,
+            // While the provider fails, our own captcha is worth as much.
+            Rung::ThirdParty if self.third_party.is_available() => Kind::ThirdParty,
+            Rung::Captcha | Rung::ThirdParty => Kind::Image,
+        }
+    }
+
     fn challenge(&self, kind: Kind) -> &dyn Challenge {
         match kind {
             Kind::Silent => &self.silent,
-            Kind::ProofOfWork | Kind::Image | Kind::Question | Kind::ThirdParty => {
-                &self.proof_of_work
-            }
+            Kind::ProofOfWork | Kind::Image | Kind::Question => &self.proof_of_work,
+            Kind::ThirdParty => &self.third_party,
         }
     }
 }
@@ -513,16 +558,6 @@ fn misplaced(ticket: &Ticket, visit: &Visit<'_>) -> Option<Outcome> {
 
 /// Percent-encoded, as `grpc-message` is.
 const GRPC_MESSAGE: &str = "This request has to solve a challenge first, which gRPC has no way for";
-
-/// The puzzle that a rung begins with.
-fn kind_of(rung: Rung) -> Kind {
-    match rung {
-        Rung::Silent => Kind::Silent,
-        Rung::ProofOfWork => Kind::ProofOfWork,
-        Rung::Captcha => Kind::Image,
-        Rung::ThirdParty => Kind::ThirdParty,
-    }
-}
 
 /// The answer to a client that is no browser: problem details with the challenge in them. `members` are
 /// JSON text.

@@ -65,8 +65,9 @@ pub async fn decide(edge: &Edge, suspect: Suspect<'_>) -> (Decision, Next) {
 
 fn judge(edge: &Edge, suspect: &Suspect<'_>) -> Decision {
     let headers = RequestHeaders(&suspect.request.headers);
+    let crawler = crawler(edge, suspect);
     let ladder = ByRisk { edge, suspect };
-    let facts = facts(suspect, &headers, &ladder);
+    let facts = facts(suspect, &headers, &ladder, crawler);
     let policy = &suspect.arrival.generation.policy;
     if !Metrics::decision_is_sampled() {
         return policy.decide(&facts, suspect.arrival.began);
@@ -246,10 +247,25 @@ impl Ladder for ByRisk<'_> {
     }
 }
 
+/// The verified crawler that sent the request; empty for everybody else.
+fn crawler<'a>(edge: &Edge, suspect: &Suspect<'a>) -> &'a str {
+    let arrival = suspect.arrival;
+    let Some(crawlers) = &arrival.generation.crawlers else {
+        return "";
+    };
+    let headers = &suspect.request.headers;
+    let crawler = crawlers.identify(headers, arrival.client.ip, arrival.began);
+    if !crawler.is_empty() {
+        edge.recorder.metrics().crawler_request();
+    }
+    crawler
+}
+
 fn facts<'a>(
     suspect: &Suspect<'a>,
     headers: &'a RequestHeaders<'a>,
     ladder: &'a dyn Ladder,
+    crawler: &'a str,
 ) -> Facts<'a> {
     let Suspect {
         request,
@@ -269,6 +285,7 @@ fn facts<'a>(
             prefix: arrival.client.prefix,
             network: arrival.client.network,
             ja4: tls.map_or("", |tls| tls.ja4.as_str()),
+            crawler,
         },
         request: Request {
             method: request.method.as_str(),
@@ -294,7 +311,7 @@ fn facts<'a>(
             .challenges
             .clearances()
             .rung(&arrival.bearer(&request.headers, &target.host)),
-        unchallenged: entry.is_some_and(|entry| !entry.challenge),
+        unchallenged: !crawler.is_empty() || entry.is_some_and(|entry| !entry.challenge),
         ladder,
     }
 }
