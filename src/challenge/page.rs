@@ -76,14 +76,15 @@ impl Look {
     fn head(&self) -> Arc<Fragment> {
         let head = self.head.get_or_init(|| {
             let mut html = format!("\">{}</style></head><body><header>", reply::page::STYLE);
-            let name = self.page.name.as_deref().unwrap_or_default();
             if let Some(logo) = &self.page.logo {
                 let data = STANDARD.encode(&logo.bytes);
                 let kind = logo.media_type;
                 // Beside the name the picture says nothing new; alone it stands for the site.
                 let _ = write!(html, "<img src=\"data:{kind};base64,{data}\" alt=\"\">");
             }
-            let _ = write!(html, "<bdi>{}</bdi>", escape(name));
+            if let Some(name) = &self.page.name {
+                let _ = write!(html, "<bdi>{}</bdi>", escape(name));
+            }
             Arc::new(Fragment::new(html))
         });
         Arc::clone(head)
