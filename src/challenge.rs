@@ -13,6 +13,7 @@ pub mod effort;
 pub mod page;
 pub mod proof_of_work;
 pub mod risk;
+pub mod silent;
 mod spent;
 
 use crate::{config::model, reply::Reply};
@@ -26,6 +27,7 @@ use http::{
 use proof_of_work::ProofOfWork;
 use ring::rand::SecureRandom;
 use risk::Risks;
+use silent::Silent;
 use std::{
     sync::{
         Arc,
@@ -211,6 +213,7 @@ pub struct Challenges {
     /// The process's own secret, when the configuration has none.
     own: Option<[u8; 32]>,
     clearances: Clearances,
+    silent: Silent,
     proof_of_work: ProofOfWork,
     risks: Risks,
     spent: Arc<spent::Spent>,
@@ -246,6 +249,7 @@ impl Challenges {
                 issued: AtomicU64::new(0),
             },
             own,
+            silent: Silent::new(&look),
             proof_of_work: ProofOfWork::build(
                 &spec.proof_of_work,
                 previous.map(|previous| &previous.proof_of_work),
@@ -268,6 +272,15 @@ impl Challenges {
         &self.clearances
     }
 
+    /// The rung that a visitor is really given: the silent one leads nobody back who sent a body.
+    #[must_use]
+    pub fn suited(rung: Rung, visit: &Visit<'_>) -> Rung {
+        match rung {
+            Rung::Silent if !silent::suits(visit) => Rung::ProofOfWork,
+            rung => rung,
+        }
+    }
+
     /// How suspect visitors are.
     #[must_use]
     pub fn risks(&self) -> &Risks {
@@ -284,9 +297,18 @@ impl Challenges {
     /// as [`Outcome::Issued`].
     #[must_use]
     pub fn page(&self, rung: Rung, visit: &Visit<'_>) -> Reply {
-        self.challenge(kind_of(rung))
+        let rung = Self::suited(rung, visit);
+        let reply = self
+            .challenge(kind_of(rung))
             .issue(visit, rung, &self.common)
-            .unwrap_or_else(|| Reply::refusal(StatusCode::FORBIDDEN, visit.request_id, visit.html))
+            .unwrap_or_else(|| Reply::refusal(StatusCode::FORBIDDEN, visit.request_id, visit.html));
+        match rung {
+            Rung::Silent => match self.clearances.grant(visit, rung) {
+                Some(cookie) => reply.with(SET_COOKIE, cookie),
+                None => reply,
+            },
+            _ => reply,
+        }
     }
 
     /// Answers a request to a reserved path. The outcome is to be counted under the kind; there is
@@ -303,6 +325,12 @@ impl Challenges {
         let path = visit.target.split('?').next().unwrap_or_default();
         if path != ANSWER_PATH {
             return (refusal(StatusCode::NOT_FOUND), None);
+        }
+        if matches!(*answer.method, Method::GET | Method::HEAD)
+            && let Some(token) = silent::ticket_in(visit.target)
+        {
+            let (reply, counted) = self.returned(visit, token);
+            return (reply, Some(counted));
         }
         if answer.method != Method::POST {
             let reply = refusal(StatusCode::METHOD_NOT_ALLOWED);
@@ -346,17 +374,10 @@ impl Challenges {
         let token = answer.text("token");
         let opened = token.and_then(|token| Ticket::open(token.as_bytes(), &self.common.keys));
         let opened = opened.ok_or((Rung::ProofOfWork, Outcome::Invalid))?;
-        let ticket = &opened.ticket;
-        let wrong = if ticket.host != visit.host {
-            Outcome::ForeignHost
-        } else if ticket.network != visit.network {
-            Outcome::ForeignNetwork
-        } else if visit.now >= ticket.expires {
-            Outcome::Expired
-        } else {
-            return Ok(opened);
-        };
-        Err((ticket.worth, wrong))
+        match misplaced(&opened.ticket, visit) {
+            Some(outcome) => Err((opened.ticket.worth, outcome)),
+            None => Ok(opened),
+        }
     }
 
     /// The cookie, with the way back (303) for a form and nothing more (204) for a script.
@@ -379,10 +400,24 @@ impl Challenges {
 
     fn challenge(&self, kind: Kind) -> &dyn Challenge {
         match kind {
-            Kind::Silent | Kind::ProofOfWork | Kind::Image | Kind::Question | Kind::ThirdParty => {
+            Kind::Silent => &self.silent,
+            Kind::ProofOfWork | Kind::Image | Kind::Question | Kind::ThirdParty => {
                 &self.proof_of_work
             }
         }
+    }
+}
+
+/// Why a ticket is not good here and now.
+fn misplaced(ticket: &Ticket, visit: &Visit<'_>) -> Option<Outcome> {
+    if ticket.host != visit.host {
+        Some(Outcome::ForeignHost)
+    } else if ticket.network != visit.network {
+        Some(Outcome::ForeignNetwork)
+    } else if visit.now >= ticket.expires {
+        Some(Outcome::Expired)
+    } else {
+        None
     }
 }
 

@@ -87,7 +87,8 @@ async fn carry_out(edge: &Edge, suspect: &Suspect<'_>, decision: &Decision) -> N
             if solves { Next::Solve } else { Next::Forward }
         }
         Action::Challenge(rung) => {
-            let rung = rung.unwrap_or(Rung::ProofOfWork);
+            let visit = visit(suspect);
+            let rung = Challenges::suited(rung.unwrap_or(Rung::ProofOfWork), &visit);
             let metrics = edge.recorder.metrics();
             metrics.challenge(rung.name(), Outcome::Issued.name());
             let challenges = &suspect.arrival.generation.challenges;
@@ -98,7 +99,7 @@ async fn carry_out(edge: &Edge, suspect: &Suspect<'_>, decision: &Decision) -> N
             risks.issued(client.prefix, client.network, suspect.arrival.began);
             let visit = Visit {
                 effort: risk.effort(),
-                ..visit(suspect)
+                ..visit
             };
             Next::Answer(challenges.page(rung, &visit))
         }
