@@ -25,7 +25,7 @@ use verdict::{
     decision::{Reason, Rung},
     prefix::{Prefix, PrefixLengths},
     proof_of_work,
-    seal::Key,
+    seal::Keyring,
     ticket::Ticket,
 };
 
@@ -57,6 +57,7 @@ fn visit(headers: &HeaderMap) -> Visit<'_> {
         headers,
         host: "app.example.com",
         target: "/orders?page=2",
+        replay: "",
         secure: true,
         html: true,
         request_id: "0190a8c4-7d3e-7000-8000-000000000001",
@@ -97,7 +98,7 @@ fn verify(criterion: &mut Criterion) {
     let reply = challenges.page(Rung::ProofOfWork, &data);
     let body: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
     let token = body["challenge"]["token"].as_str().unwrap();
-    let opened = Ticket::open(token.as_bytes(), &Key::new(SECRET)).unwrap();
+    let opened = Ticket::open(token.as_bytes(), &Keyring::new(SECRET, [])).unwrap();
     let effort: [u8; 4] = opened.ticket.detail.as_slice().try_into().unwrap();
     let effort = u32::from_be_bytes(effort);
     let nonces = proof_of_work::solve(&opened.seed, effort);
@@ -108,6 +109,7 @@ fn verify(criterion: &mut Criterion) {
     let body = serde_json::json!({ "token": token, "nonces": nonces }).to_string();
     let answers = Visit {
         target: ANSWER_PATH,
+        replay: "",
         ..data
     };
     let method = Method::POST;

@@ -12,19 +12,26 @@ pub mod clearance;
 pub mod effort;
 pub mod page;
 pub mod proof_of_work;
+pub mod replay;
 pub mod risk;
 pub mod silent;
 mod spent;
+pub mod third_party;
 
-use crate::{config::model, reply::Reply};
+use crate::{
+    config::model,
+    reply::{Grpc, Reply},
+};
 use answer::Answer;
 use async_trait::async_trait;
 use clearance::Clearances;
 use http::{
     HeaderMap, HeaderValue, Method, StatusCode,
-    header::{ALLOW, SET_COOKIE},
+    header::{ALLOW, SET_COOKIE, VARY},
 };
+use page::Templates;
 use proof_of_work::ProofOfWork;
+use replay::{FIELD, Form, Replays};
 use ring::rand::SecureRandom;
 use risk::Risks;
 use silent::Silent;
@@ -35,6 +42,7 @@ use std::{
     },
     time::Duration,
 };
+use third_party::ThirdParty;
 use verdict::{
     decision::Rung,
     prefix::Prefix,
@@ -48,8 +56,8 @@ pub const RESERVED: &str = "/.rempart/";
 /// Where answers are posted to.
 pub const ANSWER_PATH: &str = "/.rempart/challenge";
 
-/// The longest answer, in bytes; longer ones need not be read.
-pub const MAX_ANSWER: usize = 4 * 1024;
+/// The longest answer, in bytes, without the body that it may carry along ([`replay`]).
+pub const MAX_ANSWER: usize = 8 * 1024;
 
 /// How long a challenge may be worked on, in milliseconds.
 const PATIENCE: u64 = 300_000;
@@ -91,6 +99,8 @@ pub struct Visit<'a> {
     pub host: &'a str,
     /// Path and query, as received.
     pub target: &'a str,
+    /// The request's body, sealed ([`replay`]); empty when none is kept.
+    pub replay: &'a str,
     /// Whether the connection is encrypted: the cookie is `Secure` then.
     pub secure: bool,
     /// Whether a page is wanted: [`crate::reply::wants_html`].
@@ -117,6 +127,8 @@ pub enum Outcome {
     Solved,
     /// The answer is wrong.
     Failed,
+    /// Whoever was to check it did not answer.
+    ProviderFailed,
     /// It came too late.
     Expired,
     /// It was answered before.
@@ -138,6 +150,7 @@ impl Outcome {
             Self::Issued => "issued",
             Self::Solved => "solved",
             Self::Failed => "failed",
+            Self::ProviderFailed => "provider_failed",
             Self::Expired => "expired",
             Self::Replayed => "replayed",
             Self::ForeignNetwork => "foreign_network",
@@ -216,6 +229,10 @@ pub struct Challenges {
     silent: Silent,
     proof_of_work: ProofOfWork,
     risks: Risks,
+    replays: Replays,
+    /// The way on for who carries a body and has no script.
+    replay_page: Templates,
+    third_party: ThirdParty,
     spent: Arc<spent::Spent>,
 }
 
@@ -256,8 +273,25 @@ impl Challenges {
                 &look,
             ),
             risks: Risks::build(spec, previous.map(|previous| &previous.risks)),
+            replays: Replays::new(spec, previous.map(|previous| &previous.replays)),
+            replay_page: Templates::build(&replay::SHEET, &look),
+            third_party: ThirdParty::default(),
             spent: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.spent)),
         })
+    }
+
+    /// With this provider; there is none without.
+    #[must_use]
+    pub fn with_third_party(self, third_party: ThirdParty) -> Self {
+        Self {
+            third_party,
+            ..self
+        }
+    }
+
+    #[must_use]
+    pub fn third_party(&self) -> &ThirdParty {
+        &self.third_party
     }
 
     /// Whether a path is answered by [`Self::answer`] and never forwarded.
@@ -293,14 +327,40 @@ impl Challenges {
         self.proof_of_work.effort()
     }
 
+    /// What becomes of bodies that challenged visitors posted.
+    #[must_use]
+    pub fn replays(&self) -> &Replays {
+        &self.replays
+    }
+
+    /// The longest answer that is read.
+    #[must_use]
+    pub fn longest_answer(&self) -> usize {
+        MAX_ANSWER.saturating_add(self.replays.longest_form())
+    }
+
+    /// Seals a body for [`Visit::replay`]; `None` when it can't be kept.
+    #[must_use]
+    pub fn keep(&self, visit: &Visit<'_>, body: &[u8]) -> Option<String> {
+        self.replays.keep(&self.common.keys, visit, body)
+    }
+
+    /// What a form holds that was posted to a page.
+    #[must_use]
+    pub fn unwrap(&self, visit: &Visit<'_>, form: &[u8]) -> Form {
+        self.replays.unwrap(&self.common.keys, visit, form)
+    }
+
     /// The answer to a request that has to solve something: 403, `rempart-action: challenge`. Counts
     /// as [`Outcome::Issued`].
     #[must_use]
     pub fn page(&self, rung: Rung, visit: &Visit<'_>) -> Reply {
+        if let Some(grpc) = Grpc::of(visit.headers) {
+            return page::challenged(Reply::grpc_denied(grpc, GRPC_MESSAGE));
+        }
         let rung = Self::suited(rung, visit);
         let reply = self
-            .challenge(kind_of(rung))
-            .issue(visit, rung, &self.common)
+            .issue(self.kind_of(rung), rung, visit)
             .unwrap_or_else(|| Reply::refusal(StatusCode::FORBIDDEN, visit.request_id, visit.html));
         match rung {
             Rung::Silent => match self.clearances.grant(visit, rung) {
@@ -311,10 +371,19 @@ impl Challenges {
         }
     }
 
+    fn issue(&self, kind: Kind, worth: Rung, visit: &Visit<'_>) -> Option<Reply> {
+        let reply = self.challenge(kind).issue(visit, worth, &self.common)?;
+        let mark = Some(visit).filter(|visit| !visit.replay.is_empty());
+        match mark.and_then(|visit| self.replays.mark(visit)) {
+            Some(mark) => Some(reply.with(SET_COOKIE, mark)),
+            None => Some(reply),
+        }
+    }
+
     /// Answers a request to a reserved path. The outcome is to be counted under the kind; there is
     /// none where no challenge was concerned.
     pub async fn answer(&self, visit: &Visit<'_>, answer: &Answer<'_>) -> (Reply, Option<Settled>) {
-        let refused = |rung, outcome| {
+        let counted = |rung, outcome| {
             Some(Settled {
                 rung,
                 outcome,
@@ -329,30 +398,50 @@ impl Challenges {
         if matches!(*answer.method, Method::GET | Method::HEAD)
             && let Some(token) = silent::ticket_in(visit.target)
         {
-            let (reply, counted) = self.returned(visit, token);
-            return (reply, Some(counted));
+            let (reply, (rung, outcome)) = self.returned(visit, token);
+            return (reply, counted(rung, outcome));
         }
         if answer.method != Method::POST {
             let reply = refusal(StatusCode::METHOD_NOT_ALLOWED);
             return (reply.with(ALLOW, HeaderValue::from_static("POST")), None);
         }
-        if answer.body.len() > MAX_ANSWER {
+        let token = answer.text(FIELD).unwrap_or_default();
+        if answer.body.len().saturating_sub(token.len()) > MAX_ANSWER
+            || token.len() > self.replays.longest_token()
+        {
             let reply = refusal(StatusCode::PAYLOAD_TOO_LARGE);
-            return (reply, refused(Rung::ProofOfWork, Outcome::TooLarge));
+            return (reply, counted(Rung::ProofOfWork, Outcome::TooLarge));
         }
-        let opened = match self.open(visit, answer) {
-            Ok(opened) => opened,
-            Err((rung, outcome)) => return (unsolved(outcome, visit), refused(rung, outcome)),
+        let carried = self.replays.carried(&self.common.keys, visit, &token);
+        let Some(opened) = self.open(answer) else {
+            let outcome = Outcome::Invalid;
+            return (
+                unsolved(outcome, visit),
+                counted(Rung::ProofOfWork, outcome),
+            );
         };
         let ticket = &opened.ticket;
-        let challenge = self.challenge(ticket.kind);
-        let mut solved = challenge.check(visit, &opened, answer).await;
-        if solved.is_ok() && !self.spent.insert(ticket.id, ticket.expires, visit.now) {
-            solved = Err(Outcome::Replayed);
-        }
-        match solved.and_then(|()| self.cleared(visit, answer, ticket)) {
+        // What the visitor came for, not where the answer goes.
+        let visit = &Visit {
+            target: match &carried {
+                Some(replay) => &replay.target,
+                None if ticket.host == visit.host => &ticket.target,
+                None => "/",
+            },
+            replay: carried.as_ref().map_or("", |_| &token),
+            method: carried.as_ref().map_or(&Method::GET, |_| &Method::POST),
+            ..*visit
+        };
+        match self.check(visit, &opened, answer).await {
             Ok(reply) => (reply, Some(self.solved(visit, ticket))),
-            Err(outcome) => (unsolved(outcome, visit), refused(ticket.worth, outcome)),
+            Err(outcome) => {
+                let kind = self.next_kind(ticket, outcome);
+                let again = || self.issue(kind, ticket.worth, visit);
+                let page = Some(visit).filter(|visit| visit.html && !answer.is_json());
+                let reply = page.and_then(|_| again());
+                let reply = reply.unwrap_or_else(|| unsolved(outcome, visit));
+                (reply, counted(ticket.worth, outcome))
+            }
         }
     }
 
@@ -369,18 +458,46 @@ impl Challenges {
         }
     }
 
-    /// The ticket of an answer, if it is good here and now.
-    fn open(&self, visit: &Visit<'_>, answer: &Answer<'_>) -> Result<Opened, (Rung, Outcome)> {
-        let token = answer.text("token");
-        let opened = token.and_then(|token| Ticket::open(token.as_bytes(), &self.common.keys));
-        let opened = opened.ok_or((Rung::ProofOfWork, Outcome::Invalid))?;
-        match misplaced(&opened.ticket, visit) {
-            Some(outcome) => Err((opened.ticket.worth, outcome)),
-            None => Ok(opened),
+    /// The ticket of an answer, wherever it is good.
+    fn open(&self, answer: &Answer<'_>) -> Option<Opened> {
+        let token = answer.text("token")?;
+        Ticket::open(token.as_bytes(), &self.common.keys)
+    }
+
+    /// The clearance, if the ticket is good here and now and the answer right.
+    async fn check(
+        &self,
+        visit: &Visit<'_>,
+        opened: &Opened,
+        answer: &Answer<'_>,
+    ) -> Result<Reply, Outcome> {
+        let ticket = &opened.ticket;
+        if let Some(outcome) = misplaced(ticket, visit) {
+            return Err(outcome);
+        }
+        let challenge = self.challenge(ticket.kind);
+        challenge.check(visit, opened, answer).await?;
+        if !self.spent.insert(ticket.id, ticket.expires, visit.now) {
+            return Err(Outcome::Replayed);
+        }
+        self.cleared(visit, answer, ticket)
+    }
+
+    /// The puzzle after one that was not solved: the same kind again, or the captcha where the provider
+    /// refused the visitor or could not be asked.
+    fn next_kind(&self, ticket: &Ticket, outcome: Outcome) -> Kind {
+        match (ticket.kind, outcome) {
+            (Kind::ThirdParty, Outcome::Failed) if self.third_party.can_be_retried() => {
+                self.kind_of(Rung::ThirdParty)
+            }
+            (Kind::ThirdParty, Outcome::Failed | Outcome::ProviderFailed) => Kind::Image,
+            (Kind::ThirdParty, _) => self.kind_of(Rung::ThirdParty),
+            (kind, _) => kind,
         }
     }
 
-    /// The cookie, with the way back (303) for a form and nothing more (204) for a script.
+    /// The cookie, with the way back for a form and nothing more (204) for a script: 303, or the page
+    /// that sends on what the form carried.
     fn cleared(
         &self,
         visit: &Visit<'_>,
@@ -391,19 +508,37 @@ impl Challenges {
         let cookie = cookie.ok_or(Outcome::Invalid)?;
         let reply = if answer.is_json() {
             Reply::empty(StatusCode::NO_CONTENT)
-        } else {
-            Reply::redirect(StatusCode::SEE_OTHER, local_target(&ticket.target))
+        } else if visit.replay.is_empty() {
+            Reply::redirect(StatusCode::SEE_OTHER, local_target(visit.target))
                 .ok_or(Outcome::Invalid)?
+        } else {
+            let mut reply = self.replay_page.render(visit, &[]);
+            reply.status = StatusCode::OK;
+            reply.headers.retain(|(name, _)| name != page::ACTION);
+            match self.replays.mark(visit) {
+                Some(mark) => reply.with(SET_COOKIE, mark),
+                None => reply,
+            }
         };
         Ok(reply.with(SET_COOKIE, cookie))
+    }
+
+    /// The puzzle that a rung begins with.
+    fn kind_of(&self, rung: Rung) -> Kind {
+        match rung {
+            Rung::Silent => Kind::Silent,
+            Rung::ProofOfWork => Kind::ProofOfWork,
+            // While the provider fails, our own captcha is worth as much.
+            Rung::ThirdParty if self.third_party.is_available() => Kind::ThirdParty,
+            Rung::Captcha | Rung::ThirdParty => Kind::Image,
+        }
     }
 
     fn challenge(&self, kind: Kind) -> &dyn Challenge {
         match kind {
             Kind::Silent => &self.silent,
-            Kind::ProofOfWork | Kind::Image | Kind::Question | Kind::ThirdParty => {
-                &self.proof_of_work
-            }
+            Kind::ProofOfWork | Kind::Image | Kind::Question => &self.proof_of_work,
+            Kind::ThirdParty => &self.third_party,
         }
     }
 }
@@ -421,27 +556,23 @@ fn misplaced(ticket: &Ticket, visit: &Visit<'_>) -> Option<Outcome> {
     }
 }
 
-/// The puzzle that a rung begins with.
-fn kind_of(rung: Rung) -> Kind {
-    match rung {
-        Rung::Silent => Kind::Silent,
-        Rung::ProofOfWork => Kind::ProofOfWork,
-        Rung::Captcha => Kind::Image,
-        Rung::ThirdParty => Kind::ThirdParty,
-    }
-}
+/// Percent-encoded, as `grpc-message` is.
+const GRPC_MESSAGE: &str = "This request has to solve a challenge first, which gRPC has no way for";
 
 /// The answer to a client that is no browser: problem details with the challenge in them. `members` are
 /// JSON text.
 #[must_use]
 pub fn data(visit: &Visit<'_>, members: &str) -> Reply {
-    page::challenged(Reply::problem(
+    let reply = Reply::problem(
         StatusCode::FORBIDDEN,
         "Forbidden",
         "Solve the challenge and send the request again with the cookie that you get.",
         visit.request_id,
         Some(&format!(r#""challenge":{{{members}}}"#)),
-    ))
+    );
+    // For caches that heed no `no-store`: what tells a program from a browser, and the clearance.
+    let vary = HeaderValue::from_static("accept, cookie, origin, sec-fetch-dest, sec-fetch-mode");
+    page::challenged(reply.with(VARY, vary))
 }
 
 fn unsolved(outcome: Outcome, visit: &Visit<'_>) -> Reply {

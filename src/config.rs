@@ -116,6 +116,13 @@ fn config(ctx: &mut Context) -> Option<Config> {
     let routes = fields.required(ctx, "routes", |ctx, node| routes::routes(ctx, node, &names));
 
     let challenge = fields.section(ctx, "challenge", challenge::challenge);
+    if let Some(challenge) = &challenge
+        && challenge.third_party.is_none()
+    {
+        for place in std::mem::take(&mut ctx.third_party) {
+            ctx.problems.add(&place, challenge::NO_PROVIDER);
+        }
+    }
     let access_log = fields.or(ctx, "access_log", "stdout", operations::access_log);
     let shutdown = fields.section(ctx, "shutdown", operations::shutdown);
     let (listener_node, limit_node) = (fields.take("listeners"), fields.take("limits"));

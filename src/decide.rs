@@ -27,6 +27,11 @@ use verdict::{
 pub enum Next {
     Forward,
     Answer(Reply),
+    /// Answer with a [challenge], and keep what was posted for after it.
+    Keep {
+        rung: Rung,
+        effort: u32,
+    },
     /// It posts the answer to a challenge.
     Solve,
     /// Close the connection without a word.
@@ -60,8 +65,9 @@ pub async fn decide(edge: &Edge, suspect: Suspect<'_>) -> (Decision, Next) {
 
 fn judge(edge: &Edge, suspect: &Suspect<'_>) -> Decision {
     let headers = RequestHeaders(&suspect.request.headers);
+    let crawler = crawler(edge, suspect);
     let ladder = ByRisk { edge, suspect };
-    let facts = facts(suspect, &headers, &ladder);
+    let facts = facts(suspect, &headers, &ladder, crawler);
     let policy = &suspect.arrival.generation.policy;
     if !Metrics::decision_is_sampled() {
         return policy.decide(&facts, suspect.arrival.began);
@@ -87,21 +93,25 @@ async fn carry_out(edge: &Edge, suspect: &Suspect<'_>, decision: &Decision) -> N
             if solves { Next::Solve } else { Next::Forward }
         }
         Action::Challenge(rung) => {
-            let visit = visit(suspect);
-            let rung = Challenges::suited(rung.unwrap_or(Rung::ProofOfWork), &visit);
-            let metrics = edge.recorder.metrics();
-            metrics.challenge(rung.name(), Outcome::Issued.name());
-            let challenges = &suspect.arrival.generation.challenges;
             let reason = decision.finding.as_ref().map(|finding| finding.reason);
             let risk = ByRisk { edge, suspect }.risk(reason.unwrap_or(Reason::Matched));
-            let client = suspect.arrival.client;
-            let risks = challenges.risks();
-            risks.issued(client.prefix, client.network, suspect.arrival.began);
             let visit = Visit {
                 effort: risk.effort(),
-                ..visit
+                ..visit(suspect)
             };
-            Next::Answer(challenges.page(rung, &visit))
+            let rung = Challenges::suited(rung.unwrap_or(Rung::ProofOfWork), &visit);
+            let arrival = suspect.arrival;
+            if arrival
+                .generation
+                .challenges
+                .replays()
+                .wants(&visit)
+                .is_some()
+            {
+                let effort = visit.effort;
+                return Next::Keep { rung, effort };
+            }
+            Next::Answer(challenge(edge, arrival, rung, &visit))
         }
         Action::Throttle => Next::Answer(throttle(suspect, decision)),
         Action::Tarpit(wait) => {
@@ -114,6 +124,16 @@ async fn carry_out(edge: &Edge, suspect: &Suspect<'_>, decision: &Decision) -> N
         Action::Drop => Next::Close,
         Action::Ban(base) => ban(edge, suspect, decision, base),
     }
+}
+
+/// Issues a challenge, and counts it.
+pub fn challenge(edge: &Edge, arrival: &Arrival, rung: Rung, visit: &Visit<'_>) -> Reply {
+    let metrics = edge.recorder.metrics();
+    metrics.challenge(rung.name(), Outcome::Issued.name());
+    let challenges = &arrival.generation.challenges;
+    let risks = challenges.risks();
+    risks.issued(visit.client, visit.network, arrival.began);
+    challenges.page(rung, visit)
 }
 
 fn deny(suspect: &Suspect<'_>) -> Next {
@@ -168,6 +188,7 @@ pub fn visit<'a>(suspect: &Suspect<'a>) -> Visit<'a> {
         headers: &suspect.request.headers,
         host: &suspect.target.host,
         target: if raw.starts_with('/') { raw } else { "/" },
+        replay: "",
         secure: suspect.arrival.connection.tls.is_some(),
         html: wants_html(&suspect.request.headers),
         request_id: suspect.arrival.id(),
@@ -182,6 +203,8 @@ pub fn settled(edge: &Edge, arrival: &Arrival, settled: Settled) {
     metrics.challenge(settled.rung.name(), settled.outcome.name());
     if let Some((kind, took)) = settled.solve {
         metrics.challenge_solved(kind.name(), took);
+    }
+    if settled.outcome == Outcome::Solved {
         let risks = arrival.generation.challenges.risks();
         risks.solved(arrival.client.prefix, settled.rung, arrival.began);
     }
@@ -224,10 +247,25 @@ impl Ladder for ByRisk<'_> {
     }
 }
 
+/// The verified crawler that sent the request; empty for everybody else.
+fn crawler<'a>(edge: &Edge, suspect: &Suspect<'a>) -> &'a str {
+    let arrival = suspect.arrival;
+    let Some(crawlers) = &arrival.generation.crawlers else {
+        return "";
+    };
+    let headers = &suspect.request.headers;
+    let crawler = crawlers.identify(headers, arrival.client.ip, arrival.began);
+    if !crawler.is_empty() {
+        edge.recorder.metrics().crawler_request();
+    }
+    crawler
+}
+
 fn facts<'a>(
     suspect: &Suspect<'a>,
     headers: &'a RequestHeaders<'a>,
     ladder: &'a dyn Ladder,
+    crawler: &'a str,
 ) -> Facts<'a> {
     let Suspect {
         request,
@@ -247,6 +285,7 @@ fn facts<'a>(
             prefix: arrival.client.prefix,
             network: arrival.client.network,
             ja4: tls.map_or("", |tls| tls.ja4.as_str()),
+            crawler,
         },
         request: Request {
             method: request.method.as_str(),
@@ -272,7 +311,7 @@ fn facts<'a>(
             .challenges
             .clearances()
             .rung(&arrival.bearer(&request.headers, &target.host)),
-        unchallenged: entry.is_some_and(|entry| !entry.challenge),
+        unchallenged: !crawler.is_empty() || entry.is_some_and(|entry| !entry.challenge),
         ladder,
     }
 }

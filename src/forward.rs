@@ -23,7 +23,7 @@ pub mod route;
 mod story;
 pub mod target;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod upstream;
 
 pub use body::ReadAhead;

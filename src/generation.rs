@@ -2,13 +2,13 @@
 //! a reload (counters, health, caches) is taken over from the generation before.
 
 use crate::{
-    challenge::Challenges,
+    challenge::{Challenges, third_party::ThirdParty},
     config::Config,
     forward::{
         Router, Upstreams,
         bulkhead::{Bulkheads, RouteNames},
     },
-    identify::{Identifier, TrustedProxies},
+    identify::{Identifier, TrustedProxies, crawler::Crawlers},
     record::{
         Recorder,
         metrics::{NO_ROUTE, RouteMetrics, UpstreamMetrics},
@@ -26,6 +26,8 @@ pub struct Generation {
     pub trusted: TrustedProxies,
     pub router: Router,
     pub identifier: Arc<Identifier>,
+    /// `None`: no crawler is exempt from challenges.
+    pub crawlers: Option<Crawlers>,
     pub policy: Policy,
     pub challenges: Challenges,
     pub upstreams: Arc<Upstreams>,
@@ -57,6 +59,7 @@ impl Generation {
                 &config.identity,
                 previous.map(|previous| &*previous.identifier),
             )),
+            crawlers: crawlers(&config, previous, recorder, control)?,
             policy: Policy::build(
                 config.policy.clone(),
                 previous.map(|previous| &previous.policy),
@@ -64,7 +67,8 @@ impl Generation {
             challenges: Challenges::build(
                 &config.challenge,
                 previous.map(|previous| &previous.challenges),
-            )?,
+            )?
+            .with_third_party(third_party(&config, previous, recorder, control)?),
             upstreams: Upstreams::build(&config, previous.map(|previous| &previous.upstreams))
                 .map_err(|bad| bad.to_string())?,
             bulkheads: Bulkheads::build(
@@ -118,6 +122,39 @@ impl Generation {
             .get(upstream)
             .map(|metrics| &**metrics)
     }
+}
+
+fn crawlers(
+    config: &Config,
+    previous: Option<&Generation>,
+    recorder: &Arc<Recorder>,
+    control: &Handle,
+) -> Result<Option<Crawlers>, String> {
+    let metrics = Arc::clone(recorder.metrics());
+    Crawlers::build(
+        &config.challenge,
+        previous.and_then(|previous| previous.crawlers.as_ref()),
+        control,
+        &(Arc::new(move |result| metrics.crawler_lookup(result)) as _),
+    )
+}
+
+fn third_party(
+    config: &Config,
+    previous: Option<&Generation>,
+    recorder: &Arc<Recorder>,
+    control: &Handle,
+) -> Result<ThirdParty, String> {
+    let spec = &config.challenge;
+    let provider = spec.third_party.as_ref();
+    let provider = provider.map_or("", |spec| spec.provider.name());
+    let metrics = Arc::clone(recorder.metrics());
+    ThirdParty::build(
+        spec,
+        previous.map(|previous| previous.challenges.third_party()),
+        control,
+        &(Arc::new(move |result| metrics.challenge_provider(provider, result)) as _),
+    )
 }
 
 fn route_names(config: &Config) -> Vec<RouteNames> {

@@ -10,6 +10,7 @@
 pub mod address;
 pub mod api_key;
 mod claims;
+pub mod crawler;
 mod jwks;
 mod jwks_fetch;
 pub mod jwt;

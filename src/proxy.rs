@@ -4,9 +4,10 @@ mod ahead;
 mod answer;
 mod arrival;
 mod failure;
+mod replay;
+mod solve;
 
 use crate::{
-    challenge::answer::Answer,
     clock,
     decide::{self, Next, Suspect, bulkheads},
     edge::Edge,
@@ -97,28 +98,6 @@ impl Proxy {
             exchange.fail(code, text);
         }
         next
-    }
-
-    /// Reads and judges the answer to a challenge.
-    async fn solve(&self, session: &mut Session, exchange: &Exchange) -> Reply {
-        let body = answer::read_solution(session).await;
-        let request = session.req_header();
-        let (Some(arrival), Ok(target)) = (&exchange.arrival, Target::of(request)) else {
-            return Reply::empty(StatusCode::BAD_REQUEST);
-        };
-        let visit = decide::visit(&Suspect {
-            request,
-            target: &target,
-            arrival,
-            user: None,
-            route: None,
-        });
-        let answer = Answer::new(&request.method, &request.headers, &body);
-        let (reply, outcome) = arrival.generation.challenges.answer(&visit, &answer).await;
-        if let Some(settled) = outcome {
-            decide::settled(&self.edge, arrival, settled);
-        }
-        reply
     }
 
     /// Awaits the body, or as much of it as is kept, and then slots of the bulkheads on the way; the
@@ -239,7 +218,10 @@ impl ProxyHttp for Proxy {
 
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
         exchange.arrival = Some(arrival::arrive(&self.edge, session)?);
-        let mut next = self.judge(session.req_header(), exchange).await;
+        let mut next = match replay::unwrap(&self.edge, session, exchange).await? {
+            Some(reply) => Next::Answer(reply),
+            None => self.judge(session.req_header(), exchange).await,
+        };
         if matches!(next, Next::Forward)
             && let Some(reply) = Self::admit(session, exchange).await?
         {
@@ -248,7 +230,10 @@ impl ProxyHttp for Proxy {
         let reply = match next {
             Next::Forward => return Ok(false),
             Next::Answer(reply) => reply,
-            Next::Solve => self.solve(session, exchange).await,
+            Next::Keep { rung, effort } => {
+                replay::keep(&self.edge, session, exchange, rung, effort).await?
+            }
+            Next::Solve => solve::solve(&self.edge, session, exchange).await,
             Next::Close => return Self::close(session, exchange).await,
         };
         if reply.status == StatusCode::BAD_REQUEST {

@@ -4,16 +4,18 @@
 //! A flood is answered from here, so pages are rendered once and only the request's id (and a wait)
 //! is put in. When to answer, and with what, is decided elsewhere.
 
+mod manners;
 pub mod page;
 mod rate_limit;
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, StatusCode,
-    header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER},
+    HeaderName, HeaderValue, StatusCode,
+    header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER},
 };
 use std::time::Duration;
 
+pub use manners::{Grpc, wants_html};
 pub use rate_limit::RateLimit;
 
 /// A complete answer; `content-length` and `x-request-id` are added when it is sent.
@@ -172,39 +174,6 @@ pub(crate) fn safe(request_id: &str) -> &str {
     } else {
         ""
     }
-}
-
-/// Whether a page is wanted: a browser navigates (`sec-fetch-mode`, or nothing is said of it) and
-/// `accept` names HTML. Never for `fetch`, XHR or `accept: */*`.
-#[must_use]
-pub fn wants_html(headers: &HeaderMap) -> bool {
-    if headers
-        .get("sec-fetch-mode")
-        .is_some_and(|mode| mode != "navigate")
-        || headers.contains_key("x-requested-with")
-    {
-        return false;
-    }
-    headers
-        .get_all(ACCEPT)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .any(is_html)
-}
-
-/// `text/html` or XHTML, and not with `q=0` (RFC 9110, 12.4.2).
-fn is_html(range: &[u8]) -> bool {
-    let mut parts = range.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
-    let html = parts.next().is_some_and(|name| {
-        name.eq_ignore_ascii_case(b"text/html")
-            || name.eq_ignore_ascii_case(b"application/xhtml+xml")
-    });
-    html && !parts.any(|parameter| {
-        parameter
-            .strip_prefix(b"q=")
-            .or_else(|| parameter.strip_prefix(b"Q="))
-            .is_some_and(|q| !q.is_empty() && q.iter().all(|byte| matches!(byte, b'0' | b'.')))
-    })
 }
 
 #[cfg(test)]

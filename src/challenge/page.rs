@@ -11,7 +11,7 @@ mod nonce;
 mod policy;
 mod template;
 
-use super::Visit;
+use super::{Visit, replay};
 use crate::{
     config::model::ChallengePage,
     reply::{self, Reply},
@@ -30,6 +30,9 @@ use std::{
     sync::{Arc, OnceLock},
 };
 use template::{Part, Template};
+
+/// Says that an answer is a challenge.
+pub const ACTION: HeaderName = HeaderName::from_static("rempart-action");
 
 const FRAME: &str = include_str!("page/frame.html");
 
@@ -128,16 +131,22 @@ impl Templates {
     }
 
     /// The page for a visit: 403, with `rempart-action: challenge`. `values` are put in as they are:
-    /// [`escape`] what is not ours. `nonce`, `request_id` and `host` are put in here.
+    /// [`escape`] what is not ours. `nonce`, `request_id`, `host`, `replay` and `replay_field` are put in
+    /// here.
     #[must_use]
     pub fn render(&self, visit: &Visit<'_>, values: &[(&str, &str)]) -> Reply {
         let nonce = nonce::fresh();
         let language = language::negotiate(visit.headers);
         let host = escape(visit.host);
+        let texts = LANGUAGES.get(language);
+        let lost = texts.map_or("", |language| language.text("replay.lost"));
+        let (again, field) = (replay::snippet(visit, lost), replay::field(visit));
         let value = |slot: &str| match slot {
             "nonce" => nonce.as_str(),
             "request_id" => reply::safe(visit.request_id),
             "host" => &*host,
+            "replay" => &again,
+            "replay_field" => &field,
             _ => {
                 let found = values.iter().find(|(name, _)| *name == slot);
                 found.map_or("", |(_, value)| value)
@@ -205,7 +214,9 @@ impl Templates {
                     made.text("</bdi>");
                 }
                 "body" => {
-                    let body = fill(&self.body, language, self.title);
+                    // What a visitor posted goes along with each form.
+                    let body = self.body.replace("</form>", "{{replay_field}}</form>");
+                    let body = fill(&body, language, self.title);
                     template::split(&body, |text, slot| {
                         made.text(text);
                         made.slot(slot);
@@ -269,10 +280,7 @@ pub fn escape(text: &str) -> Cow<'_, str> {
 /// With `rempart-action: challenge`.
 #[must_use]
 pub fn challenged(reply: Reply) -> Reply {
-    reply.with(
-        HeaderName::from_static("rempart-action"),
-        HeaderValue::from_static("challenge"),
-    )
+    reply.with(ACTION, HeaderValue::from_static("challenge"))
 }
 
 #[cfg(test)]

@@ -108,7 +108,9 @@
     show('instead', instead);
   }
 
-  element('again').onclick = function () { forget(); location.reload(); };
+  function again() { if (element('replay')) element('replay').submit(); else location.reload(); }
+
+  element('again').onclick = function () { forget(); again(); };
 
   // Whoever comes back again and again is told so, instead of computing for ever.
   function tries() {
@@ -146,7 +148,7 @@
       else if (location.hash) location.reload();
       else location.replace(location.pathname + location.search);
     }).catch(function () {
-      if (seen < 3) location.reload();
+      if (seen < 3) again();
       else stop(data.again, true);
     });
   }

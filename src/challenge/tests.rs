@@ -45,6 +45,7 @@ fn visit() -> Visit<'static> {
         headers: &NONE,
         host: "app.example.com",
         target: "/orders?page=2",
+        replay: "",
         secure: true,
         html: false,
         request_id: "0190a8c4-7d3e-7000-8000-000000000001",

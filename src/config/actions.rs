@@ -93,11 +93,20 @@ fn bare(ctx: &mut Context, node: &Node, word: &str, actor: Actor) -> Option<Acti
     })
 }
 
+fn rung(ctx: &mut Context, node: &Node) -> Option<Rung> {
+    let rung = decode::word(RUNGS)(ctx, node)?;
+    if rung == Rung::ThirdParty {
+        // Whether there is a provider is known when all has been read.
+        ctx.third_party.push(node.place.clone());
+    }
+    Some(rung)
+}
+
 fn with_argument(ctx: &mut Context, node: &Node) -> Option<Action> {
     let mut fields = Fields::of(ctx, node, "an action")?;
     let delay = fields.optional(ctx, "delay", hold);
     let tarpit = fields.optional(ctx, "tarpit", hold);
-    let challenge = fields.optional(ctx, "challenge", decode::word(RUNGS));
+    let challenge = fields.optional(ctx, "challenge", rung);
     let ban = fields.optional(ctx, "ban", decode::duration);
     let Kind::Map(entries) = &node.kind else {
         return None;

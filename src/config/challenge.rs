@@ -2,6 +2,7 @@
 
 use super::{
     actions::RUNGS,
+    addresses,
     decode::{self, Context, Fields, quote, text},
     files,
     model::{
@@ -19,11 +20,14 @@ const MOST_SECRETS: usize = 4;
 const LEAST_SECRET: usize = 32;
 /// It is in every page.
 const LARGEST_LOGO: usize = 16 * 1024;
+/// A bit each.
+const MOST_CRAWLERS: usize = 64;
 const LONGEST_TEXT: usize = 500;
 const PROVIDERS: &[(&str, Provider)] = &[
     ("turnstile", Provider::Turnstile),
     ("hcaptcha", Provider::Hcaptcha),
     ("recaptcha", Provider::Recaptcha),
+    ("recaptcha_v3", Provider::RecaptchaV3),
 ];
 
 pub fn challenge(ctx: &mut Context, node: &Node) -> Option<Challenge> {
@@ -43,6 +47,7 @@ pub fn challenge(ctx: &mut Context, node: &Node) -> Option<Challenge> {
     let third_party = fields.optional(ctx, "third_party", third_party);
     let replay = fields.or(ctx, "replay", "32KiB", decode::or_off(replay));
     let crawlers = fields.optional(ctx, "crawlers", crawlers);
+    let resolver = fields.optional(ctx, "resolver", addresses::socket);
     let page = fields.section(ctx, "page", page);
     let place = fields.key_place("ladder").clone();
     fields.finish(ctx);
@@ -66,6 +71,7 @@ pub fn challenge(ctx: &mut Context, node: &Node) -> Option<Challenge> {
         third_party,
         replay: replay?.unwrap_or(0),
         crawlers: crawlers?.unwrap_or_default(),
+        resolver: resolver?,
         page: page?,
     })
 }
@@ -183,7 +189,7 @@ fn third_party(ctx: &mut Context, node: &Node) -> Option<ThirdParty> {
         "secret_file",
         files::secret(8, "the provider's console"),
     );
-    let verify_url = fields.optional(ctx, "verify_url", url);
+    let verify_url = fields.optional(ctx, "verify_url", verify_url);
     let script_url = fields.optional(ctx, "script_url", url);
     let minimum_score = fields.or(ctx, "minimum_score", "0.5", decode::share);
     let timeout = fields.or(ctx, "timeout", "3s", decode::duration);
@@ -206,6 +212,22 @@ fn site_key(ctx: &mut Context, node: &Node) -> Option<String> {
         return ctx.fail(&node.place, format!("{} is not a site key", quote(key)));
     }
     Some(key.to_owned())
+}
+
+/// The provider's secret goes there.
+fn verify_url(ctx: &mut Context, node: &Node) -> Option<String> {
+    let url = url(ctx, node)?;
+    let local = ["http://127.", "http://localhost", "http://[::1]"];
+    if url.starts_with("http://") && !local.iter().any(|local| url.starts_with(local)) {
+        return ctx.fail(
+            &node.place,
+            format!(
+                "{} would send the secret in the clear; write `https`",
+                quote(&url)
+            ),
+        );
+    }
+    Some(url)
 }
 
 /// It stands in a Content-Security-Policy too.
@@ -234,6 +256,9 @@ fn replay(ctx: &mut Context, node: &Node) -> Option<u32> {
 
 fn crawlers(ctx: &mut Context, node: &Node) -> Option<Vec<Crawler>> {
     let entries = decode::named(ctx, node, "`crawlers`")?;
+    if entries.len() > MOST_CRAWLERS {
+        return ctx.fail(&node.place, format!("at most {MOST_CRAWLERS} crawlers"));
+    }
     let crawlers: Vec<_> = entries
         .iter()
         .map(|(key, node)| crawler(ctx, key.text.as_str().into(), node))

@@ -33,6 +33,8 @@ pub struct Context {
     pub warnings: Problems,
     /// Every file that was read or looked for, absolute.
     pub files: Vec<PathBuf>,
+    /// Where the rung `third_party` was named.
+    pub third_party: Vec<Place>,
     defaults: HashMap<usize, Vec<(&'static str, Filling)>>,
     next_id: usize,
 }
@@ -55,6 +57,7 @@ impl Context {
             problems: Problems::default(),
             warnings: Problems::default(),
             files: Vec::new(),
+            third_party: Vec::new(),
             defaults: HashMap::new(),
             // Far above any id of the documents themselves.
             next_id: usize::MAX / 2,

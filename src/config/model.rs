@@ -433,6 +433,8 @@ pub struct Challenge {
     pub replay: u32,
     /// Not challenged once they are verified.
     pub crawlers: Vec<Crawler>,
+    /// The DNS server that is asked about crawlers; `None`: the system's.
+    pub resolver: Option<SocketAddr>,
     pub page: ChallengePage,
 }
 
@@ -479,12 +481,15 @@ pub struct ThirdParty {
 pub enum Provider {
     Turnstile,
     Hcaptcha,
+    /// Version 2: a box to tick.
     Recaptcha,
+    /// Nothing to do: a score.
+    RecaptchaV3,
 }
 
 /// A search engine's crawler, told by its address: the reverse name lies in one of the domains, and
 /// leads back to the address.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Crawler {
     pub name: Arc<str>,
     /// What its `user-agent` has in it.
@@ -512,6 +517,7 @@ impl Default for Challenge {
             third_party: None,
             replay: 32 * 1024,
             crawlers: Vec::new(),
+            resolver: None,
             page: ChallengePage::default(),
         }
     }

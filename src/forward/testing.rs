@@ -8,7 +8,10 @@ use hickory_resolver::{
     net::runtime::TokioRuntimeProvider,
     proto::{
         op::{Message, OpCode, ResponseCode},
-        rr::{Name, RData, Record, rdata::SRV},
+        rr::{
+            Name, RData, Record,
+            rdata::{PTR, SRV},
+        },
     },
 };
 use parking_lot::Mutex;
@@ -418,6 +421,15 @@ impl NameServer {
                 let data = RData::SRV(SRV::new(*priority, 1, *port, target));
                 Record::from_rdata(name.clone(), 60, data)
             }));
+    }
+
+    /// The names of an address.
+    pub fn set_reverse(&self, address: &str, names: &[&str]) {
+        let address = Name::from(address.parse::<IpAddr>().unwrap());
+        self.records.lock().extend(names.iter().map(|name| {
+            let name = Name::from_ascii(name).unwrap();
+            Record::from_rdata(address.clone(), 60, RData::PTR(PTR(name)))
+        }));
     }
 
     pub fn fail(&self, failing: bool) {

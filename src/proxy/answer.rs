@@ -1,7 +1,7 @@
 //! Sends the answers that Rempart makes itself, so that they arrive: what is left of a request's body
 //! is read away first, within bounds.
 
-use crate::{challenge::MAX_ANSWER, forward::headers::REQUEST_ID, reply::Reply};
+use crate::{forward::headers::REQUEST_ID, reply::Reply};
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
 use pingora_core::Result;
@@ -13,8 +13,6 @@ use std::time::Duration;
 /// a reset.
 const DRAIN_TIME: Duration = Duration::from_millis(500);
 const DRAIN_BYTES: usize = 64 * 1024;
-/// For the answer to a challenge to arrive.
-const SOLUTION_TIME: Duration = Duration::from_secs(5);
 
 /// Sends a reply as the answer to the session's request.
 pub async fn send(session: &mut Session, id: &HeaderValue, reply: Reply) -> Result<()> {
@@ -69,20 +67,4 @@ async fn drained(session: &mut Session) -> bool {
     tokio::time::timeout(DRAIN_TIME, draining)
         .await
         .unwrap_or(false)
-}
-
-/// The answer to a challenge, or as much of it as shows that it is none.
-pub async fn read_solution(session: &mut Session) -> Vec<u8> {
-    let mut body = Vec::new();
-    let reading = async {
-        while body.len() <= MAX_ANSWER {
-            match session.read_request_body().await {
-                Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-                Ok(None) | Err(_) => return,
-            }
-        }
-    };
-    // What has not come by then is a wrong answer.
-    let _ = tokio::time::timeout(SOLUTION_TIME, reading).await;
-    body
 }

@@ -43,6 +43,9 @@ pub struct Metrics {
     upstreams: Names<UpstreamMetrics>,
     challenges: (IntCounterVec, Words<2>),
     challenge_solves: HistogramVec,
+    providers: (IntCounterVec, Words<2>),
+    crawler_lookups: (IntCounterVec, Words<1>),
+    crawler_requests: IntCounter,
     reloads: (IntCounterVec, Words<1>),
     upgrades: (IntCounterVec, Words<1>),
     last_reload_successful: IntGauge,
@@ -189,6 +192,27 @@ impl Metrics {
                 Words::default(),
             ),
             challenge_solves: challenge_solves(&registry),
+            providers: (
+                counters(
+                    "rempart_challenge_provider_total",
+                    "Tokens taken to a third party's siteverify, by provider and result.",
+                    &["provider", "result"],
+                ),
+                Words::default(),
+            ),
+            crawler_lookups: (
+                counters(
+                    "rempart_crawler_lookups_total",
+                    "Addresses of alleged crawlers looked up in the DNS, by result.",
+                    &["result"],
+                ),
+                Words::default(),
+            ),
+            crawler_requests: counter(
+                &registry,
+                "rempart_crawler_requests_total",
+                "Requests of verified crawlers.",
+            ),
             reloads: (
                 counters(
                     "rempart_config_reloads_total",
@@ -333,6 +357,27 @@ impl Metrics {
         family
             .with_label_values(&[kind])
             .observe(took.as_secs_f64());
+    }
+
+    /// A token was taken to this provider, or could not be: `ok`, `refused`, `timeout`, `error`,
+    /// `misconfigured`, `busy`, `open`.
+    pub fn challenge_provider(&self, provider: &'static str, result: &'static str) {
+        let (family, known) = &self.providers;
+        known.inc([provider, result], || {
+            family.with_label_values(&[provider, result])
+        });
+    }
+
+    /// The address of an alleged crawler was looked up: `verified`, `refused`, `failed`; or could not
+    /// be, since there are too many: `shed`.
+    pub fn crawler_lookup(&self, result: &'static str) {
+        let (family, known) = &self.crawler_lookups;
+        known.inc([result], || family.with_label_values(&[result]));
+    }
+
+    /// A request came from a verified crawler.
+    pub fn crawler_request(&self) {
+        self.crawler_requests.inc();
     }
 
     /// A configuration was taken, at the start as well (`unix_seconds`), or refused.

@@ -159,7 +159,8 @@ pub fn headers_with(policy: HeaderValue) -> Vec<(HeaderName, HeaderValue)> {
     headers.push(super::no_store());
     headers.push((CONTENT_SECURITY_POLICY, policy));
     headers.push((X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")));
-    headers.push((REFERRER_POLICY, HeaderValue::from_static("no-referrer")));
+    // Forms of a page with `no-referrer` would say `origin: null`, which applications refuse.
+    headers.push((REFERRER_POLICY, HeaderValue::from_static("same-origin")));
     headers
 }
 

@@ -4,52 +4,11 @@ use super::*;
 
 const ID: &str = "0190a8c4-7d3e-7000-8000-000000000001";
 
-fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-    let mut map = HeaderMap::new();
-    for (name, value) in pairs {
-        map.append(*name, HeaderValue::from_static(value));
-    }
-    map
-}
-
 fn header<'a>(reply: &'a Reply, name: &str) -> Option<&'a str> {
     let mut found = reply.headers.iter().filter(|(given, _)| given == name);
     let value = found.next().map(|(_, value)| value.to_str().unwrap());
     assert!(found.next().is_none(), "{name} twice");
     value
-}
-
-#[test]
-fn a_page_is_for_navigations() {
-    let chrome = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
-    for (wanted, pairs) in [
-        (
-            true,
-            &[("accept", chrome), ("sec-fetch-mode", "navigate")][..],
-        ),
-        (true, &[("accept", chrome)]),
-        (true, &[("accept", "TEXT/HTML;q=0.5")]),
-        (true, &[("accept", "image/png"), ("accept", "text/html")]),
-        (false, &[("accept", chrome), ("sec-fetch-mode", "cors")]),
-        (
-            false,
-            &[("accept", chrome), ("sec-fetch-mode", "same-origin")],
-        ),
-        (
-            false,
-            &[("accept", chrome), ("x-requested-with", "XMLHttpRequest")],
-        ),
-        (false, &[("accept", "*/*"), ("sec-fetch-mode", "navigate")]),
-        (false, &[("accept", "*/*")]),
-        (false, &[("accept", "application/json")]),
-        (false, &[("accept", "text/html;q=0")]),
-        (false, &[("accept", "text/html; q=0.000, */*")]),
-        (false, &[("accept", "text/htmlx")]),
-        (false, &[("accept", "")]),
-        (false, &[]),
-    ] {
-        assert_eq!(wants_html(&headers(pairs)), wanted, "{pairs:?}");
-    }
 }
 
 #[test]

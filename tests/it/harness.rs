@@ -22,7 +22,7 @@ use std::{
 
 pub use certificates::Authority;
 pub use curl::Curl;
-pub use edge::Edge;
+pub use edge::{Edge, Folder};
 pub use nginx::Nginx;
 pub use upstream::Upstream;
 

@@ -36,7 +36,8 @@ fn edge(upstream: SocketAddr, rules: &str, challenge: &str) -> Edge {
 }
 
 /// A rule for those who hold nothing.
-const SILENT: &str = "{ name: quiet, when: 'request.path.startsWith(\"/\")', then: { challenge: silent } }";
+const SILENT: &str =
+    "{ name: quiet, when: 'request.path.startsWith(\"/\")', then: { challenge: silent } }";
 
 fn browser(edge: &Edge, story: &str) -> String {
     tools::succeed(
@@ -86,7 +87,9 @@ fn pages_come_compressed_to_those_who_ask() {
     assert_eq!(plain.header("content-encoding"), None);
     assert!(plain.text().contains("</html>"));
     let gzip = edge.get("/page").navigating();
-    let gzip = gzip.header("accept-encoding", "br;q=1, gzip;q=0.1").answer();
+    let gzip = gzip
+        .header("accept-encoding", "br;q=1, gzip;q=0.1")
+        .answer();
     assert_eq!(gzip.header("content-encoding"), Some("gzip"));
     assert!(gzip.body.len() < plain.body.len() && gzip.body.len() < 20_000);
     let vary = "accept-encoding, accept-language";
@@ -110,11 +113,19 @@ fn a_program_sends_it_again_with_the_cookie() {
 #[test]
 fn pages_give_the_cookie_ahead_where_told() {
     let quiet = "{ name: quiet, when: 'request.path == \"/later\"', then: { challenge: silent } }";
-    let (private, shared) = (upstream(""), upstream("cache-control: public, max-age=60\r\n"));
+    let (private, shared) = (
+        upstream(""),
+        upstream("cache-control: public, max-age=60\r\n"),
+    );
     let on = edge(private.address, quiet, "silent: { ahead: true }");
     let page = on.get("/").navigating().answer();
     assert_eq!(page.status, 200);
-    let cookie = page.header("set-cookie").unwrap().split(';').next().unwrap();
+    let cookie = page
+        .header("set-cookie")
+        .unwrap()
+        .split(';')
+        .next()
+        .unwrap();
     let later = on.get("/later").navigating().header("cookie", cookie);
     assert_eq!(later.status(), 200);
     let held = on.get("/").navigating().header("cookie", cookie).answer();

@@ -86,6 +86,7 @@ fn expressions(c: &mut Criterion) {
             prefix: Prefix::of(ip, PrefixLengths::CLIENT),
             network: Prefix::of(ip, PrefixLengths::NETWORK),
             ja4: "t13d1516h2_8daaf6152771_02713d6af862",
+            crawler: "",
         },
         request: Request {
             method: "POST",

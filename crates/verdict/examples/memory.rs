@@ -76,6 +76,7 @@ fn request(number: u32) -> Facts<'static> {
             prefix: Prefix::of(ip, PrefixLengths::CLIENT),
             network: Prefix::of(ip, PrefixLengths::NETWORK),
             ja4: "",
+            crawler: "",
         },
         request: Request {
             method: "GET",

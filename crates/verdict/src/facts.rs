@@ -53,6 +53,8 @@ pub struct Client<'a> {
     pub network: Prefix,
     /// JA4 fingerprint of the `ClientHello`; empty when not known.
     pub ja4: &'a str,
+    /// The configured name of a crawler that was verified by its address; empty for everybody else.
+    pub crawler: &'a str,
 }
 
 /// The request line and headers, as received. `host` is lower case, without its port.

@@ -31,6 +31,7 @@ pub mod key_table;
 pub mod policy;
 pub mod prefix;
 pub mod proof_of_work;
+pub mod replay;
 pub mod risk;
 pub mod seal;
 pub mod ticket;

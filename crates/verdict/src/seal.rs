@@ -27,6 +27,8 @@ pub const MAX_BYTES: usize = 1536;
 pub enum Purpose {
     Clearance,
     Ticket,
+    /// A request's body that waits for its visitor.
+    Replay,
 }
 
 impl Purpose {
@@ -34,6 +36,7 @@ impl Purpose {
         match self {
             Self::Clearance => b'c',
             Self::Ticket => b't',
+            Self::Replay => b'r',
         }
     }
 }
@@ -74,6 +77,12 @@ impl Key {
     /// Seals what was written; `None` when it is too long for a token.
     #[must_use]
     pub fn seal(&self, fields: Writer) -> Option<String> {
+        self.seal_up_to(fields, MAX_BYTES)
+    }
+
+    /// The same for tokens of at most `most` bytes, before base64url.
+    #[must_use]
+    pub fn seal_up_to(&self, fields: Writer, most: usize) -> Option<String> {
         let Writer { purpose, bytes, ok } = fields;
         let mut token = Vec::with_capacity(bytes.len().saturating_add(HEAD + TAG));
         token.extend([VERSION, purpose.code()]);
@@ -81,7 +90,7 @@ impl Key {
         token.extend(bytes);
         let tag = hmac::sign(&self.key, &token);
         token.extend(tag.as_ref());
-        (ok && token.len() <= MAX_BYTES).then(|| URL_SAFE_NO_PAD.encode(token))
+        (ok && token.len() <= most).then(|| URL_SAFE_NO_PAD.encode(token))
     }
 
     /// Opens a token of this purpose into `buffer`, in constant time as far as the tag is concerned.
@@ -92,6 +101,17 @@ impl Key {
         token: &[u8],
         purpose: Purpose,
         buffer: &'a mut [u8; MAX_BYTES],
+    ) -> Option<Reader<'a>> {
+        self.open_in(token, purpose, buffer)
+    }
+
+    /// The same for tokens of any length; a longer one than `buffer` holds is none.
+    #[must_use]
+    pub fn open_in<'a>(
+        &self,
+        token: &[u8],
+        purpose: Purpose,
+        buffer: &'a mut [u8],
     ) -> Option<Reader<'a>> {
         Unopened::read(token, purpose, buffer)?.open(self)
     }
@@ -107,9 +127,9 @@ struct Unopened<'a> {
 }
 
 impl<'a> Unopened<'a> {
-    fn read(token: &[u8], purpose: Purpose, buffer: &'a mut [u8; MAX_BYTES]) -> Option<Self> {
+    fn read(token: &[u8], purpose: Purpose, buffer: &'a mut [u8]) -> Option<Self> {
         // base64url makes 4 bytes of 3.
-        if token.len() > MAX_BYTES.div_ceil(3).saturating_mul(4) {
+        if token.len() > buffer.len().div_ceil(3).saturating_mul(4) {
             return None;
         }
         let length = URL_SAFE_NO_PAD.decode_slice(token, buffer).ok()?;

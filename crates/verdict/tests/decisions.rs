@@ -33,6 +33,7 @@ fn facts(ip: &str) -> Facts<'static> {
             prefix: Prefix::of(ip, PrefixLengths::CLIENT),
             network: Prefix::of(ip, PrefixLengths::NETWORK),
             ja4: "",
+            crawler: "",
         },
         request: Request {
             method: "GET",

@@ -33,6 +33,8 @@ fn visit(headers: &HeaderMap) -> Visit<'_> {
         headers,
         host: "app.example.com",
         target: "/",
+        replay: "",
+        effort: 1,
         secure: true,
         html: true,
         request_id: "0190a8c4-7d3e-7000-8000-000000000001",

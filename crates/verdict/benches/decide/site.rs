@@ -39,6 +39,7 @@ pub fn facts<'a>(ip: IpAddr, user: &'a str, roles: &'a [String]) -> Facts<'a> {
             prefix: Prefix::of(ip, PrefixLengths::CLIENT),
             network: Prefix::of(ip, PrefixLengths::NETWORK),
             ja4: "t13d1516h2_8daaf6152771_b186095e22b6",
+            crawler: "",
         },
         request: Request {
             method: "GET",

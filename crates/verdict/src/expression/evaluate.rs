@@ -62,6 +62,7 @@ impl Text {
                 TextField::Path => facts.request.path,
                 TextField::Query => facts.request.query,
                 TextField::Ja4 => facts.client.ja4.as_bytes(),
+                TextField::Crawler => facts.client.crawler.as_bytes(),
                 TextField::UserId => facts.user.id.as_bytes(),
                 TextField::Route => facts.route_name.as_bytes(),
                 TextField::TlsVersion => facts.tls.version.as_bytes(),

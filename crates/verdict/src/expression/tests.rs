@@ -95,6 +95,7 @@ impl Visit {
                 prefix: Prefix::of(self.ip, PrefixLengths::CLIENT),
                 network: Prefix::of(self.ip, PrefixLengths::NETWORK),
                 ja4: "t13d1516h2_8daaf6152771_02713d6af862",
+                crawler: "googlebot",
             },
             request: Request {
                 method: &self.method,

@@ -40,6 +40,12 @@ impl Keyring {
         self.newest.seal(fields)
     }
 
+    /// The same for tokens of at most `most` bytes. See [`Key::seal_up_to`].
+    #[must_use]
+    pub fn seal_up_to(&self, fields: Writer, most: usize) -> Option<String> {
+        self.newest.seal_up_to(fields, most)
+    }
+
     /// Opens a token that one of the keys sealed. See [`Key::open`].
     #[must_use]
     pub fn open<'a>(
@@ -47,6 +53,17 @@ impl Keyring {
         token: &[u8],
         purpose: Purpose,
         buffer: &'a mut [u8; MAX_BYTES],
+    ) -> Option<Reader<'a>> {
+        self.open_in(token, purpose, buffer)
+    }
+
+    /// The same for tokens of any length. See [`Key::open_in`].
+    #[must_use]
+    pub fn open_in<'a>(
+        &self,
+        token: &[u8],
+        purpose: Purpose,
+        buffer: &'a mut [u8],
     ) -> Option<Reader<'a>> {
         let unopened = Unopened::read(token, purpose, buffer)?;
         let mut keys = std::iter::once(&self.newest).chain(&self.older);

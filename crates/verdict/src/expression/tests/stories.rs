@@ -22,6 +22,8 @@ const STORIES: &[Story] = &[
     (r#"request.query == """#, false, true),
     (r#"request.size > 4096"#, false, true),
     (r#"client.ja4.startsWith("t13d")"#, true, true),
+    (r#"client.crawler == "googlebot""#, true, true),
+    (r#"client.crawler == """#, false, false),
     (r#"user.id == "mina""#, true, false),
     (r#"user.authenticated"#, true, false),
     (r#"route == "app""#, true, true),
