@@ -212,6 +212,6 @@
       give(worker);
     }
     // Some browsers make workers that never run.
-    setTimeout(function () { if (!data.path) fallBack(); }, 3000);
+    setTimeout(function () { if (!data.path) fallBack(); }, 2000);
   } catch (e) { fallBack(); }
 })();

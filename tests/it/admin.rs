@@ -100,6 +100,7 @@ fn every_metric_is_documented_and_every_documented_one_is_there() {
         "rempart_decisions_total",
         "rempart_upstream_requests_total",
         "rempart_challenges_total",
+        "rempart_challenge_solve_seconds",
         "rempart_bans_placed_total",
         "rempart_requests_total",
         "rempart_request_duration_seconds",
