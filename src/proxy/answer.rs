@@ -4,7 +4,7 @@
 use crate::{forward::headers::REQUEST_ID, reply::Reply};
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
-use pingora_core::Result;
+use pingora_core::{Result, protocols::http::ServerSession};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 use std::time::Duration;
@@ -37,6 +37,12 @@ pub async fn send(session: &mut Session, id: &HeaderValue, reply: Reply) -> Resu
     } else {
         reply.body
     };
+    // A gRPC client takes a status for one only where the stream ends with it.
+    if header.headers.contains_key("grpc-status")
+        && let ServerSession::H2(http2) = session.as_mut()
+    {
+        return http2.write_response_header(Box::new(header), true);
+    }
     session
         .write_response_header(Box::new(header), false)
         .await?;

@@ -10,7 +10,7 @@ fn edge(upstream: &Upstream, more: &str) -> Edge {
          routes:\n\
          \x20 - {{ name: hooks, path: /hooks, upstream: app, challenge: false, limits: [few] }}\n\
          \x20 - {{ name: app, path: /, upstream: app }}\n\
-         limits: {{ few: {{ key: [client], rate: 3/m, over: throttle }} }}\n\
+         limits: {{ few: {{ key: [client.ip], rate: 3/m, over: throttle }} }}\n\
          rules: [{{ name: prove, when: 'request.path.startsWith(\"/\")', then: {{ challenge: proof_of_work }} }}]\n{more}",
         upstream.address
     ))
@@ -292,7 +292,7 @@ fn reserved_paths_say_what_they_take_and_are_limited() {
     let edge = Edge::start(&format!(
         "upstreams: {{ app: {{ endpoints: [{}] }} }}\n\
          routes: [{{ name: app, path: /, upstream: app, limits: [few] }}]\n\
-         limits: {{ few: {{ key: [client], rate: 6/m, over: throttle }} }}\n",
+         limits: {{ few: {{ key: [client.ip], rate: 6/m, over: throttle }} }}\n",
         upstream.address
     ));
     let path = "/.rempart/challenge";

@@ -212,7 +212,8 @@ fn bulkheads_and_http2_upstreams_get_it_too() {
             .replace("upstream: app }", "upstream: app, limits: [few] }")
     ));
     for (source, version) in [("127.0.5.1", "--http1.1"), ("127.0.6.1", "--http2")] {
-        for length in [0, 1000, 150_000] {
+        // nginx answers before it has read the body: what fits a window is not cut short by that.
+        for length in [0, 1000, 20_000] {
             let mut visitor = Visitor::new(&edge, source, version);
             let answer = visitor.climb("/orders", "text/plain", &bytes(length));
             assert_eq!(answer.status, 200, "{}", answer.text());
