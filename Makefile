@@ -3,7 +3,7 @@
 #   make run     install what building lacks (cmake), build, start `rempart demo`
 #   make test    install what the tests need, then run all of them
 #   make check   format, lints, dependencies and licences
-#   make bench   what deciding costs in time and memory (docs/performance.md)
+#   make bench   what deciding and challenging cost (docs/performance.md)
 #   make fuzz    bytes of peers at random, FUZZ_SECONDS (60) for each target of fuzz/
 #   make attack  build the attack client: load-tests/README.md
 #
@@ -30,6 +30,7 @@ check: install-test
 
 bench: install-build
 	cargo bench -p verdict
+	cargo bench --bench challenge
 	cargo run --quiet --release -p verdict --example memory
 
 # libFuzzer's hooks are compiled in by flags that a stable compiler takes only when told to.

@@ -10,8 +10,11 @@
 pub mod answer;
 pub mod captcha;
 pub mod clearance;
+pub mod effort;
 pub mod page;
 pub mod proof_of_work;
+pub mod risk;
+pub mod silent;
 mod spent;
 
 use crate::{config::model, reply::Reply};
@@ -25,9 +28,14 @@ use http::{
 };
 use proof_of_work::ProofOfWork;
 use ring::rand::SecureRandom;
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use risk::Risks;
+use silent::Silent;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 use tokio::runtime::Handle;
 use verdict::{
@@ -93,6 +101,8 @@ pub struct Visit<'a> {
     pub request_id: &'a str,
     /// Unix milliseconds.
     pub now: u64,
+    /// How many times the usual work it is to do, by its [risk].
+    pub effort: u32,
 }
 
 impl Visit<'_> {
@@ -142,6 +152,16 @@ impl Outcome {
             Self::Invalid => "invalid",
         }
     }
+}
+
+/// How an answer ended, for the metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// Of the clearance that it was for.
+    pub rung: Rung,
+    pub outcome: Outcome,
+    /// When it was solved: which puzzle, and how long that took.
+    pub solve: Option<(Kind, Duration)>,
 }
 
 /// What all rungs issue with.
@@ -199,8 +219,10 @@ pub struct Challenges {
     /// The process's own secret, when the configuration has none.
     own: Option<[u8; 32]>,
     clearances: Clearances,
+    silent: Silent,
     proof_of_work: ProofOfWork,
     captcha: Captcha,
+    risks: Risks,
     spent: Arc<spent::Spent>,
 }
 
@@ -241,7 +263,13 @@ impl Challenges {
                 issued: AtomicU64::new(0),
             },
             own,
-            proof_of_work: ProofOfWork::new(spec.proof_of_work.effort, &look),
+            silent: Silent::new(&look),
+            proof_of_work: ProofOfWork::build(
+                &spec.proof_of_work,
+                previous.map(|previous| &previous.proof_of_work),
+                &look,
+            ),
+            risks: Risks::build(spec, previous.map(|previous| &previous.risks)),
             spent: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.spent)),
         })
     }
@@ -263,26 +291,65 @@ impl Challenges {
         &self.clearances
     }
 
+    /// The rung that a visitor is really given: the silent one leads nobody back who sent a body.
+    #[must_use]
+    pub fn suited(rung: Rung, visit: &Visit<'_>) -> Rung {
+        match rung {
+            Rung::Silent if !silent::suits(visit) => Rung::ProofOfWork,
+            rung => rung,
+        }
+    }
+
+    /// How suspect visitors are.
+    #[must_use]
+    pub fn risks(&self) -> &Risks {
+        &self.risks
+    }
+
+    /// Mean hashes of a proof of work that is issued now, before the visitor's risk.
+    #[must_use]
+    pub fn effort(&self) -> u32 {
+        self.proof_of_work.effort()
+    }
+
     /// The answer to a request that has to solve something: 403, `rempart-action: challenge`. Counts
     /// as [`Outcome::Issued`].
     #[must_use]
     pub fn page(&self, rung: Rung, visit: &Visit<'_>) -> Reply {
-        self.challenge(kind_of(rung))
+        let rung = Self::suited(rung, visit);
+        let reply = self
+            .challenge(kind_of(rung))
             .issue(visit, rung, &self.common)
-            .unwrap_or_else(|| Reply::refusal(StatusCode::FORBIDDEN, visit.request_id, visit.html))
+            .unwrap_or_else(|| Reply::refusal(StatusCode::FORBIDDEN, visit.request_id, visit.html));
+        match rung {
+            Rung::Silent => match self.clearances.grant(visit, rung) {
+                Some(cookie) => reply.with(SET_COOKIE, cookie),
+                None => reply,
+            },
+            _ => reply,
+        }
     }
 
     /// Answers a request to a reserved path. The outcome is to be counted under the kind; there is
     /// none where no challenge was concerned.
-    pub async fn answer(
-        &self,
-        visit: &Visit<'_>,
-        answer: &Answer<'_>,
-    ) -> (Reply, Option<(Rung, Outcome)>) {
+    pub async fn answer(&self, visit: &Visit<'_>, answer: &Answer<'_>) -> (Reply, Option<Settled>) {
+        let refused = |rung, outcome| {
+            Some(Settled {
+                rung,
+                outcome,
+                solve: None,
+            })
+        };
         let refusal = |status| Reply::refusal(status, visit.request_id, visit.html);
         let path = visit.target.split('?').next().unwrap_or_default();
         if path != ANSWER_PATH {
             return (refusal(StatusCode::NOT_FOUND), None);
+        }
+        if matches!(*answer.method, Method::GET | Method::HEAD)
+            && let Some(token) = silent::ticket_in(visit.target)
+        {
+            let (reply, counted) = self.returned(visit, token);
+            return (reply, Some(counted));
         }
         if answer.method != Method::POST {
             let reply = refusal(StatusCode::METHOD_NOT_ALLOWED);
@@ -290,14 +357,17 @@ impl Challenges {
         }
         if answer.body.len() > MAX_ANSWER {
             let reply = refusal(StatusCode::PAYLOAD_TOO_LARGE);
-            return (reply, Some((Rung::ProofOfWork, Outcome::TooLarge)));
+            return (reply, refused(Rung::ProofOfWork, Outcome::TooLarge));
         }
         let opened = match self.open(visit, answer) {
             Ok(opened) => opened,
             Err((rung, outcome)) => {
-                let late = (outcome == Outcome::Expired).then(|| self.late(visit, answer));
-                let refused = || (unsolved(outcome, visit), Some((rung, outcome)));
-                return late.flatten().unwrap_or_else(refused);
+                if outcome == Outcome::Expired
+                    && let Some(answered) = self.late(visit, answer)
+                {
+                    return answered;
+                }
+                return (unsolved(outcome, visit), refused(rung, outcome));
             }
         };
         let ticket = &opened.ticket;
@@ -313,8 +383,21 @@ impl Challenges {
             solved = Err(Outcome::Replayed);
         }
         match solved.and_then(|()| self.cleared(visit, answer, ticket)) {
-            Ok(reply) => (reply, Some((ticket.worth, Outcome::Solved))),
-            Err(outcome) => (unsolved(outcome, visit), Some((ticket.worth, outcome))),
+            Ok(reply) => (reply, Some(self.solved(visit, ticket))),
+            Err(outcome) => (unsolved(outcome, visit), refused(ticket.worth, outcome)),
+        }
+    }
+
+    /// What is learnt from a solution.
+    fn solved(&self, visit: &Visit<'_>, ticket: &Ticket) -> Settled {
+        let took = visit.now.saturating_sub(ticket.issued);
+        if ticket.kind == Kind::ProofOfWork {
+            self.proof_of_work.solved(visit, ticket, took);
+        }
+        Settled {
+            rung: ticket.worth,
+            outcome: Outcome::Solved,
+            solve: Some((ticket.kind, Duration::from_millis(took))),
         }
     }
 
@@ -323,17 +406,10 @@ impl Challenges {
         let token = answer.text("token");
         let opened = token.and_then(|token| Ticket::open(token.as_bytes(), &self.common.keys));
         let opened = opened.ok_or((Rung::ProofOfWork, Outcome::Invalid))?;
-        let ticket = &opened.ticket;
-        let wrong = if ticket.host != visit.host {
-            Outcome::ForeignHost
-        } else if ticket.network != visit.network {
-            Outcome::ForeignNetwork
-        } else if visit.now >= ticket.expires {
-            Outcome::Expired
-        } else {
-            return Ok(opened);
-        };
-        Err((ticket.worth, wrong))
+        match misplaced(&opened.ticket, visit) {
+            Some(outcome) => Err((opened.ticket.worth, outcome)),
+            None => Ok(opened),
+        }
     }
 
     /// The cookie, with the way back (303) for a form and nothing more (204) for a script.
@@ -356,9 +432,23 @@ impl Challenges {
 
     fn challenge(&self, kind: Kind) -> &dyn Challenge {
         match kind {
+            Kind::Silent => &self.silent,
             Kind::Image | Kind::Question => &self.captcha,
-            Kind::Silent | Kind::ProofOfWork | Kind::ThirdParty => &self.proof_of_work,
+            Kind::ProofOfWork | Kind::ThirdParty => &self.proof_of_work,
         }
+    }
+}
+
+/// Why a ticket is not good here and now.
+fn misplaced(ticket: &Ticket, visit: &Visit<'_>) -> Option<Outcome> {
+    if ticket.host != visit.host {
+        Some(Outcome::ForeignHost)
+    } else if ticket.network != visit.network {
+        Some(Outcome::ForeignNetwork)
+    } else if visit.now >= ticket.expires {
+        Some(Outcome::Expired)
+    } else {
+        None
     }
 }
 

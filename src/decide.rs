@@ -4,7 +4,7 @@
 pub mod bulkheads;
 
 use crate::{
-    challenge::{Challenges, Outcome, Visit},
+    challenge::{Challenges, Outcome, Settled, Visit, risk::Visitor},
     clock,
     edge::Edge,
     exchange::Arrival,
@@ -18,7 +18,8 @@ use pingora_http::RequestHeader;
 use std::time::Duration;
 use verdict::{
     decision::{Action, Decision, Reason, Rung},
-    facts::{Client, Facts, Headers, Request, Tls, User},
+    facts::{Client, Facts, Headers, Ladder, Request, Tls, User},
+    risk::Risk,
 };
 
 /// What happens to the request next.
@@ -59,7 +60,8 @@ pub async fn decide(edge: &Edge, suspect: Suspect<'_>) -> (Decision, Next) {
 
 fn judge(edge: &Edge, suspect: &Suspect<'_>) -> Decision {
     let headers = RequestHeaders(&suspect.request.headers);
-    let facts = facts(suspect, &headers);
+    let ladder = ByRisk { edge, suspect };
+    let facts = facts(suspect, &headers, &ladder);
     let policy = &suspect.arrival.generation.policy;
     if !Metrics::decision_is_sampled() {
         return policy.decide(&facts, suspect.arrival.began);
@@ -85,11 +87,21 @@ async fn carry_out(edge: &Edge, suspect: &Suspect<'_>, decision: &Decision) -> N
             if solves { Next::Solve } else { Next::Forward }
         }
         Action::Challenge(rung) => {
-            let rung = rung.unwrap_or(Rung::ProofOfWork);
+            let visit = visit(suspect);
+            let rung = Challenges::suited(rung.unwrap_or(Rung::ProofOfWork), &visit);
             let metrics = edge.recorder.metrics();
             metrics.challenge(rung.name(), Outcome::Issued.name());
             let challenges = &suspect.arrival.generation.challenges;
-            Next::Answer(challenges.page(rung, &visit(suspect)))
+            let reason = decision.finding.as_ref().map(|finding| finding.reason);
+            let risk = ByRisk { edge, suspect }.risk(reason.unwrap_or(Reason::Matched));
+            let client = suspect.arrival.client;
+            let risks = challenges.risks();
+            risks.issued(client.prefix, client.network, suspect.arrival.began);
+            let visit = Visit {
+                effort: risk.effort(),
+                ..visit
+            };
+            Next::Answer(challenges.page(rung, &visit))
         }
         Action::Throttle => Next::Answer(throttle(suspect, decision)),
         Action::Tarpit(wait) => {
@@ -160,10 +172,63 @@ pub fn visit<'a>(suspect: &Suspect<'a>) -> Visit<'a> {
         html: wants_html(&suspect.request.headers),
         request_id: suspect.arrival.id(),
         now: suspect.arrival.unix_milliseconds(),
+        effort: 1,
     }
 }
 
-fn facts<'a>(suspect: &Suspect<'a>, headers: &'a RequestHeaders<'a>) -> Facts<'a> {
+/// Counts what became of an answer, for the metrics and for the client's standing.
+pub fn settled(edge: &Edge, arrival: &Arrival, settled: Settled) {
+    let metrics = edge.recorder.metrics();
+    metrics.challenge(settled.rung.name(), settled.outcome.name());
+    if let Some((kind, took)) = settled.solve {
+        metrics.challenge_solved(kind.name(), took);
+        let risks = arrival.generation.challenges.risks();
+        risks.solved(arrival.client.prefix, settled.rung, arrival.began);
+    }
+}
+
+/// Picks the rung where the configuration leaves it to the risk. Costs nothing until it is asked.
+struct ByRisk<'a> {
+    edge: &'a Edge,
+    suspect: &'a Suspect<'a>,
+}
+
+impl ByRisk<'_> {
+    fn risk(&self, reason: Reason) -> Risk {
+        let Suspect {
+            request,
+            target,
+            arrival,
+            ..
+        } = *self.suspect;
+        let challenges = &arrival.generation.challenges;
+        let bearer = arrival.bearer(&request.headers, &target.host);
+        let client = arrival.client;
+        let visitor = Visitor {
+            client: client.prefix,
+            network: client.network,
+            headers: &request.headers,
+            html: wants_html(&request.headers),
+            cleared: challenges.clearances().rung(&bearer).is_some(),
+            behaved: self.edge.conduct.is_good(client.prefix, arrival.began),
+            now: arrival.began,
+        };
+        challenges.risks().assess(&visitor, reason)
+    }
+}
+
+impl Ladder for ByRisk<'_> {
+    fn rung(&self, reason: Reason) -> Rung {
+        let risks = self.suspect.arrival.generation.challenges.risks();
+        risks.rung(self.risk(reason))
+    }
+}
+
+fn facts<'a>(
+    suspect: &Suspect<'a>,
+    headers: &'a RequestHeaders<'a>,
+    ladder: &'a dyn Ladder,
+) -> Facts<'a> {
     let Suspect {
         request,
         target,
@@ -208,7 +273,7 @@ fn facts<'a>(suspect: &Suspect<'a>, headers: &'a RequestHeaders<'a>) -> Facts<'a
             .clearances()
             .rung(&arrival.bearer(&request.headers, &target.host)),
         unchallenged: entry.is_some_and(|entry| !entry.challenge),
-        ladder: &Rung::ProofOfWork,
+        ladder,
     }
 }
 

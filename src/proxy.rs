@@ -1,5 +1,6 @@
 //! Where pingora calls the stages, one call a phase. What a stage does is in the file of its name.
 
+mod ahead;
 mod answer;
 mod arrival;
 mod failure;
@@ -114,9 +115,8 @@ impl Proxy {
         });
         let answer = Answer::new(&request.method, &request.headers, &body);
         let (reply, outcome) = arrival.generation.challenges.answer(&visit, &answer).await;
-        if let Some((rung, outcome)) = outcome {
-            let metrics = self.edge.recorder.metrics();
-            metrics.challenge(rung.name(), outcome.name());
+        if let Some(settled) = outcome {
+            decide::settled(&self.edge, arrival, settled);
         }
         reply
     }
@@ -381,6 +381,9 @@ impl ProxyHttp for Proxy {
         }
         if let Some(arrival) = &exchange.arrival {
             headers::prepare_response(response, &arrival.id)?;
+            if let Some(cookie) = ahead::cookie(session.req_header(), response, arrival) {
+                response.append_header(header::SET_COOKIE, cookie)?;
+            }
         }
         if session.is_http2() {
             headers::compact(response)?;

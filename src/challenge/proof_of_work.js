@@ -34,35 +34,78 @@
     };
   }
 
+  // The same by WebAssembly, four nonces at a time; throws where there is none, or no SIMD.
+  function fastSolver(binary, seed, limit) {
+    var code = new WebAssembly.Instance(new WebAssembly.Module(binary)).exports;
+    var words = new Int32Array(code.memory.buffer, 0, 9);
+    words.set(seed);
+    return function (puzzle, from, count) {
+      words[8] = puzzle;
+      return code.solve(from, count, limit);
+    };
+  }
+
+  // The fastest there is. What WebAssembly finds is hashed once more: one that computes wrongly costs
+  // time, not the visit.
+  function best(job) {
+    var plain = solver(job.seed, job.limit), fast = null;
+    try { fast = fastSolver(job.binary, job.seed, job.limit); } catch (e) { }
+    return {
+      name: fast ? 'wasm' : 'js',
+      solve: function (puzzle, from, count) {
+        var nonce = fast ? fast(puzzle, from, count) : -1;
+        if (fast && (nonce < 0 || plain(puzzle, nonce, 1) === nonce)) return nonce;
+        fast = null;
+        return plain(puzzle, from, count);
+      }
+    };
+  }
+
   function inWorker() {
+    var work;
     self.onmessage = function (event) {
-      var job = event.data, solve = solver(job.seed, job.limit);
-      job.puzzles.forEach(function (puzzle) {
-        self.postMessage([puzzle, solve(puzzle, 0, 4294967295)]);
-      });
+      if (event.data.seed) {
+        work = best(event.data);
+        self.postMessage([work.name]);
+      } else {
+        self.postMessage([event.data[0], work.solve(event.data[0], 0, 0x7ffffffc)]);
+      }
     };
   }
 
   function element(id) { return document.getElementById(id); }
 
-  var data = element('challenge').dataset, count = +data.puzzles, limit = +data.limit;
-  var nonces = new Array(count), solved = 0, workers = [], ended = false;
-  var bytes = atob(data.token.replace(/-/g, '+').replace(/_/g, '/')), seed = [], i;
-  for (i = bytes.length - 32; i < bytes.length; i += 4) {
-    seed.push(bytes.charCodeAt(i) << 24 | bytes.charCodeAt(i + 1) << 16 | bytes.charCodeAt(i + 2) << 8 | bytes.charCodeAt(i + 3));
+  function show(id, visible) { if (element(id)) element(id).hidden = !visible; }
+  function decode(text) {
+    var binary = atob(text.replace(/-/g, '+').replace(/_/g, '/')), bytes = new Uint8Array(binary.length), i;
+    for (i = 0; i < bytes.length; i++) bytes[i] = binary.charCodeAt(i);
+    return bytes;
   }
+
+  var data = element('challenge').dataset, count = +data.puzzles;
+  var nonces = new Array(count), solved = 0, next = 0, workers = [], ended = false, began = Date.now(), i;
+  // The seed is the token's last 32 bytes.
+  var token = decode(data.token), tail = new DataView(token.buffer, token.length - 32);
+  var job = { seed: [], limit: +data.limit, binary: decode(data.solver) };
+  for (i = 0; i < 32; i += 4) job.seed.push(tail.getInt32(i));
 
   function say(text) { element('say').textContent = text; }
 
-  function stop(text) {
+  function end() {
     ended = true;
     workers.forEach(function (worker) { worker.terminate(); });
-    element('bar').hidden = true;
-    element('intro').hidden = true;
+  }
+
+  // `instead`: whether another kind of challenge may help.
+  function stop(text, instead) {
+    end();
+    show('bar', false);
+    show('intro', false);
     element('title').textContent = data.failed;
     element('say').className = '';
     say(text);
-    element('again').hidden = false;
+    show('again', true);
+    show('instead', instead);
   }
 
   element('again').onclick = function () { forget(); location.reload(); };
@@ -79,7 +122,7 @@
   function forget() { try { sessionStorage.removeItem('rempart'); } catch (e) { } }
 
   function done(puzzle, nonce) {
-    if (ended || nonces[puzzle] !== undefined) return;
+    if (ended || nonces[puzzle] !== undefined || nonce < 0) return;
     nonces[puzzle] = nonce;
     solved++;
     element('bar').value = solved / count;
@@ -87,9 +130,10 @@
   }
 
   function answer() {
-    ended = true;
-    workers.forEach(function (worker) { worker.terminate(); });
+    end();
+    show('instead', false);
     say(data.done);
+    data.took = Date.now() - began;
     fetch(data.answer, {
       method: 'POST',
       credentials: 'same-origin',
@@ -97,51 +141,75 @@
       body: JSON.stringify({ token: data.token, nonces: nonces })
     }).then(function (response) {
       if (!response.ok) throw response.status;
+      if (element('replay')) element('replay').submit();
       // A new request for the same page; one with a fragment is reloaded, so as to keep that.
-      if (location.hash) location.reload(); else location.replace(location.pathname + location.search);
+      else if (location.hash) location.reload();
+      else location.replace(location.pathname + location.search);
     }).catch(function () {
       if (seen < 3) location.reload();
-      else stop(data.again);
+      else stop(data.again, true);
     });
   }
 
-  // Without workers: a little at a time, so that the page stays alive.
+  // Without workers: a little at a time, so that the page stays alive. By messages, not timers, which
+  // browsers slow down in the background; and by count too, since clocks may be coarse.
   function here() {
-    var solve = solver(seed, limit), puzzle = 0, from = 0;
-    (function step() {
-      if (ended) return;
-      var end = Date.now() + 30;
-      while (puzzle < count && Date.now() < end) {
-        if (nonces[puzzle] !== undefined) { puzzle++; continue; }
-        var nonce = solve(puzzle, from, 256);
-        if (nonce < 0) from += 256; else { done(puzzle++, nonce); from = 0; }
+    var work = best(job), puzzle = 0, from = 0, turn = new MessageChannel();
+    data.path = work.name + ', no worker';
+    turn.port1.onmessage = function () {
+      var late = Date.now() + 30, left = 64;
+      while (!ended && puzzle < count && left-- > 0 && Date.now() < late) {
+        if (nonces[puzzle] !== undefined) { puzzle++; from = 0; continue; }
+        var nonce = work.solve(puzzle, from, 512);
+        if (nonce < 0) from += 512; else { done(puzzle++, nonce); from = 0; }
       }
-      setTimeout(step, 0);
-    })();
+      if (!ended) turn.port2.postMessage(0);
+    };
+    turn.port2.postMessage(0);
   }
 
-  element('work').hidden = false;
+  show('work', true);
+  show('instead', false);
   var seen = tries();
   if (!navigator.cookieEnabled) {
-    stop(data.cookies);
+    stop(data.cookies, false);
     return;
   }
   if (seen > 5) {
-    stop(data.loop);
+    stop(data.loop, true);
     return;
   }
   say(data.wait);
-  var many = Math.max(1, Math.min(4, navigator.hardwareConcurrency || 2)), inline = false;
+  // Who comes back to this page by the browser's history wants the page behind it.
+  addEventListener('pageshow', function (event) { if (event.persisted) location.reload(); });
+  addEventListener('pagehide', end);
+  setTimeout(function () { if (!ended) show('instead', true); }, 15000);
+
+  var inline = false, many = Math.max(1, Math.min(4, navigator.hardwareConcurrency || 2));
   function fallBack() { if (!inline && !ended) { inline = true; here(); } }
-  try {
-    var source = URL.createObjectURL(new Blob([solver + ';(' + inWorker + ')();'], { type: 'text/javascript' }));
-    for (i = 0; i < many; i++) {
-      var worker = new Worker(source), puzzles = [];
-      worker.onmessage = function (event) { done(event.data[0], event.data[1]); };
-      worker.onerror = fallBack;
-      for (var p = i; p < count; p += many) puzzles.push(p);
-      workers.push(worker);
-      worker.postMessage({ seed: seed, limit: limit, puzzles: puzzles });
+  function give(worker) { if (next < count) worker.postMessage([next++]); }
+  function heard(event) {
+    if (event.data.length === 1) {
+      data.path = event.data[0];
+      return;
     }
+    if (event.data[1] < 0) fallBack();
+    done(event.data[0], event.data[1]);
+    if (!ended) give(this);
+  }
+  try {
+    var source = URL.createObjectURL(new Blob([[solver, fastSolver, best, '(' + inWorker + ')()'].join(';')], { type: 'text/javascript' }));
+    for (i = 0; i < many; i++) {
+      var worker = new Worker(source);
+      worker.onmessage = heard;
+      worker.onerror = fallBack;
+      workers.push(worker);
+      worker.postMessage(job);
+      // Two, so that none waits for the next.
+      give(worker);
+      give(worker);
+    }
+    // Some browsers make workers that never run.
+    setTimeout(function () { if (!data.path) fallBack(); }, 3000);
   } catch (e) { fallBack(); }
 })();

@@ -4,49 +4,73 @@
 use super::{
     ANSWER_PATH, Challenge, Common, Outcome, PATIENCE, Visit,
     answer::Answer,
+    effort::Effort,
     page::{Look, Sheet, Templates},
 };
-use crate::reply::Reply;
+use crate::{config::model, reply::Reply};
 use async_trait::async_trait;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use std::sync::Arc;
 use verdict::{
     decision::Rung,
     proof_of_work::{self, PUZZLES},
-    ticket::{Detail, Kind, Opened},
+    ticket::{Detail, Kind, Opened, Ticket},
 };
+
+const BODY: &str = include_str!("proof_of_work.html");
 
 const SHEET: Sheet<'_> = Sheet {
     title: "proof_of_work.title",
-    body: include_str!("proof_of_work.html"),
+    body: BODY,
     script: include_str!("proof_of_work.js"),
     policy: "script-src 'wasm-unsafe-eval'; worker-src blob:; connect-src 'self'",
 };
 
+/// Assembled by the build script from `proof_of_work/solver.wat`.
+const SOLVER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/solver.wasm"));
+
 /// Issues and checks proofs of work.
 #[derive(Debug)]
 pub struct ProofOfWork {
-    effort: u32,
+    effort: Effort,
     templates: Templates,
 }
 
 impl ProofOfWork {
-    /// `effort`: the mean number of hashes that solving takes.
+    /// The effort goes on where it was in `previous`.
     #[must_use]
-    pub fn new(effort: u32, look: &Arc<Look>) -> Self {
+    pub fn build(spec: &model::ProofOfWork, previous: Option<&Self>, look: &Arc<Look>) -> Self {
+        // The same for everybody: compressed once.
+        let sheet = Sheet {
+            body: &BODY.replace("{{solver}}", &STANDARD.encode(SOLVER)),
+            ..SHEET
+        };
         Self {
-            effort,
-            templates: Templates::build(&SHEET, look),
+            effort: Effort::build(spec, previous.map(|previous| &previous.effort)),
+            templates: Templates::build(&sheet, look),
         }
+    }
+
+    /// Mean hashes of what is issued now, before the visitor's risk.
+    #[must_use]
+    pub fn effort(&self) -> u32 {
+        self.effort.now()
+    }
+
+    /// A visitor solved one, in so many milliseconds.
+    pub fn solved(&self, visit: &Visit<'_>, ticket: &Ticket, took: u64) {
+        let effort = effort_of(ticket);
+        self.effort.solved(ticket.network, effort, took, visit.now);
     }
 }
 
 #[async_trait]
 impl Challenge for ProofOfWork {
     fn issue(&self, visit: &Visit<'_>, worth: Rung, common: &Common) -> Option<Reply> {
-        let detail = self.effort.to_be_bytes();
-        let detail = Detail::try_from(detail.as_slice()).ok()?;
+        let effort = self.effort().saturating_mul(visit.effort);
+        let detail = Detail::try_from(effort.to_be_bytes().as_slice()).ok()?;
         let token = common.ticket(visit, Kind::ProofOfWork, worth, detail)?;
-        let limit = proof_of_work::limit(self.effort);
+        let limit = proof_of_work::limit(effort);
         if visit.html {
             let values = [
                 ("answer", ANSWER_PATH),
@@ -69,8 +93,7 @@ impl Challenge for ProofOfWork {
         opened: &Opened,
         answer: &Answer<'_>,
     ) -> Result<(), Outcome> {
-        let effort = opened.ticket.detail.as_slice().try_into();
-        let effort = effort.map_or(u32::MAX, u32::from_be_bytes);
+        let effort = effort_of(&opened.ticket);
         let nonces = answer.numbers("nonces").ok_or(Outcome::Invalid)?;
         if proof_of_work::is_solved(&opened.seed, effort, &nonces) {
             Ok(())
@@ -78,4 +101,9 @@ impl Challenge for ProofOfWork {
             Err(Outcome::Failed)
         }
     }
+}
+
+fn effort_of(ticket: &Ticket) -> u32 {
+    let effort = ticket.detail.as_slice().try_into();
+    effort.map_or(u32::MAX, u32::from_be_bytes)
 }

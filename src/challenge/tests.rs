@@ -49,6 +49,7 @@ pub(super) fn visit() -> Visit<'static> {
         html: false,
         request_id: "0190a8c4-7d3e-7000-8000-000000000001",
         now: NOW * 1000,
+        effort: 1,
     }
 }
 
@@ -113,10 +114,12 @@ fn post(
     };
     let answer = Answer::new(&Method::POST, headers, body);
     let (reply, counted) = now(challenges.answer(&visit, &answer));
-    if let Some((rung, _)) = counted {
-        assert_eq!(rung, Rung::ProofOfWork);
+    if let Some(settled) = counted {
+        assert_eq!(settled.rung, Rung::ProofOfWork);
+        let is_solved = settled.outcome == Outcome::Solved;
+        assert_eq!(settled.solve.is_some(), is_solved);
     }
-    (reply, counted.map(|(_, outcome)| outcome))
+    (reply, counted.map(|settled| settled.outcome))
 }
 
 fn answer(
@@ -138,7 +141,11 @@ pub(super) fn cookie(reply: &Reply) -> HeaderMap {
     headers
 }
 
-pub(super) fn rung(challenges: &Challenges, headers: &HeaderMap, visit: &Visit<'_>) -> Option<Rung> {
+pub(super) fn rung(
+    challenges: &Challenges,
+    headers: &HeaderMap,
+    visit: &Visit<'_>,
+) -> Option<Rung> {
     challenges.clearances().rung(&clearance::Bearer {
         headers,
         network: visit.network,
@@ -284,6 +291,51 @@ fn a_wrong_answer_spends_nothing() {
         answer(&challenges, &visit(), &token, &nonces).1,
         Some(Outcome::Solved)
     );
+}
+
+/// CVE-2025-24369: Anubis checked no effort, and took a hash for any challenge.
+#[test]
+fn a_solution_is_of_this_ticket_at_its_effort_and_in_order() {
+    let challenges = challenges();
+    let (token, other) = (issue(&challenges, &visit()), issue(&challenges, &visit()));
+    let right = solve(&token);
+    let opened = opened(&token);
+    let mut turned = right.clone();
+    turned.swap(0, 1);
+    for (story, nonces) in [
+        ("of another ticket", solve(&other)),
+        (
+            "of half the effort",
+            proof_of_work::solve(&opened.seed, 64 * 10),
+        ),
+        ("out of order", turned),
+        ("one for all", vec![right[0]; 64]),
+        ("one too few", right[1..].to_vec()),
+        ("one too many", [right.as_slice(), &right[..1]].concat()),
+    ] {
+        let (reply, outcome) = answer(&challenges, &visit(), &token, &nonces);
+        assert_eq!(outcome, Some(Outcome::Failed), "{story}");
+        assert_eq!(header(&reply, "set-cookie"), None, "{story}");
+    }
+    let (_, outcome) = answer(&challenges, &visit(), &token, &right);
+    assert_eq!(outcome, Some(Outcome::Solved));
+}
+
+#[test]
+fn a_suspect_works_harder_and_its_effort_is_sealed() {
+    let challenges = challenges();
+    let suspect = Visit {
+        effort: 4,
+        ..visit()
+    };
+    let token = issue(&challenges, &suspect);
+    let opened = opened(&token);
+    let usual = proof_of_work::solve(&opened.seed, 64 * 20);
+    let (_, outcome) = answer(&challenges, &suspect, &token, &usual);
+    assert_eq!(outcome, Some(Outcome::Failed));
+    // It says nothing of itself when it answers, and needs not.
+    let (_, outcome) = answer(&challenges, &visit(), &token, &solve(&token));
+    assert_eq!(outcome, Some(Outcome::Solved));
 }
 
 #[test]

@@ -36,6 +36,7 @@ pub fn challenge(ctx: &mut Context, node: &Node) -> Option<Challenge> {
         "ladder",
         decode::some(|ctx, node| decode::word(RUNGS)(ctx, node)),
     );
+    let load = fields.or(ctx, "load", "100/s", load);
     let silent = fields.section(ctx, "silent", silent);
     let proof_of_work = fields.section(ctx, "proof_of_work", proof_of_work);
     let captcha = fields.section(ctx, "captcha", captcha);
@@ -58,6 +59,7 @@ pub fn challenge(ctx: &mut Context, node: &Node) -> Option<Challenge> {
         cookie: cookie?,
         lifetime: lifetime?,
         ladder,
+        load: load?,
         silent: silent?,
         proof_of_work: proof_of_work?,
         captcha: captcha?,
@@ -128,6 +130,13 @@ fn cookie(ctx: &mut Context, node: &Node) -> Option<String> {
         );
     }
     Some(name.to_owned())
+}
+
+/// A second's worth, at least one.
+fn load(ctx: &mut Context, node: &Node) -> Option<u32> {
+    let rate = decode::rate(ctx, node)?;
+    let seconds = u32::try_from(rate.period.as_secs()).unwrap_or(u32::MAX);
+    Some(rate.amount.get().checked_div(seconds).unwrap_or(1).max(1))
 }
 
 fn silent(ctx: &mut Context, node: &Node) -> Option<Silent> {

@@ -422,6 +422,8 @@ pub struct Challenge {
     pub lifetime: Duration,
     /// What `challenge` without a rung picks from; at least one, mildest first.
     pub ladder: Vec<Rung>,
+    /// Challenges a second, of this process, above which it counts as under load.
+    pub load: u32,
     pub silent: Silent,
     pub proof_of_work: ProofOfWork,
     pub captcha: Captcha,
@@ -499,6 +501,7 @@ impl Default for Challenge {
             cookie: "rempart-clearance".to_owned(),
             lifetime: Duration::from_secs(4 * 3600),
             ladder: vec![Rung::Silent, Rung::ProofOfWork, Rung::Captcha],
+            load: 100,
             silent: Silent { ahead: false },
             proof_of_work: ProofOfWork {
                 effort: 500_000,

@@ -42,6 +42,7 @@ pub struct Metrics {
     upstream_requests: IntCounterVec,
     upstreams: Names<UpstreamMetrics>,
     challenges: (IntCounterVec, Words<2>),
+    challenge_solves: HistogramVec,
     reloads: (IntCounterVec, Words<1>),
     upgrades: (IntCounterVec, Words<1>),
     last_reload_successful: IntGauge,
@@ -187,6 +188,7 @@ impl Metrics {
                 ),
                 Words::default(),
             ),
+            challenge_solves: challenge_solves(&registry),
             reloads: (
                 counters(
                     "rempart_config_reloads_total",
@@ -323,6 +325,14 @@ impl Metrics {
         known.inc([kind, outcome], || {
             family.with_label_values(&[kind, outcome])
         });
+    }
+
+    /// A puzzle of this kind (see [`verdict::ticket::Kind`]) was solved, so long after it was issued.
+    pub fn challenge_solved(&self, kind: &'static str, took: Duration) {
+        let family = &self.challenge_solves;
+        family
+            .with_label_values(&[kind])
+            .observe(took.as_secs_f64());
     }
 
     /// A configuration was taken, at the start as well (`unix_seconds`), or refused.
@@ -465,6 +475,17 @@ fn request_durations(registry: &Registry) -> HistogramVec {
         30.0, 60.0,
     ]);
     register(registry, HistogramVec::new(options, &["route"]))
+}
+
+fn challenge_solves(registry: &Registry) -> HistogramVec {
+    let options = HistogramOpts::new(
+        "rempart_challenge_solve_seconds",
+        "From a challenge's issue to its right answer.",
+    )
+    .buckets(vec![
+        0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0,
+    ]);
+    register(registry, HistogramVec::new(options, &["kind"]))
 }
 
 fn decision_duration(registry: &Registry) -> Histogram {

@@ -58,6 +58,10 @@ impl metrics::Sources for Sources {
         vec![("user_space", self.edge.bans.count(clock::now()))]
     }
 
+    fn challenge_effort(&self) -> u32 {
+        self.edge.generation.load().challenges.effort()
+    }
+
     fn certificates(&self) -> Vec<CertificateExpiry> {
         let config = self.edge.config.load();
         let mut served = Vec::new();

@@ -74,7 +74,7 @@ fn a_browser_solves_it_and_sees_the_page() {
     );
     let said = tools::succeed(
         Command::new(tools::venv("node"))
-            .arg(file("tests/browser/challenge.mjs"))
+            .arg(file("tests/browser/proof_of_work.mjs"))
             .current_dir(file("tests"))
             .env(
                 "BASE_URL",
@@ -85,6 +85,7 @@ fn a_browser_solves_it_and_sees_the_page() {
             .env("BROWSER", "/usr/bin/chromium"),
     );
     assert!(said.contains("ok   a visitor waits"), "{said}");
+    println!("{said}");
     assert!(!upstream.seen().is_empty());
     for outcome in ["issued", "solved"] {
         let labels = [("outcome", outcome)];
@@ -93,4 +94,62 @@ fn a_browser_solves_it_and_sees_the_page() {
             "{outcome}"
         );
     }
+    let kind = [("kind", "proof_of_work")];
+    assert!(edge.metric("rempart_challenge_solve_seconds_count", &kind) >= 1.0);
+    assert_eq!(edge.metric("rempart_challenge_effort", &[]), 5000.0);
+}
+
+#[test]
+fn all_solvers_find_the_same() {
+    let said = tools::succeed(
+        Command::new(tools::venv("node"))
+            .arg(file("tests/browser/solver.mjs"))
+            .env("SCRIPT", file("src/challenge/proof_of_work.js"))
+            .env("BINARY", concat!(env!("OUT_DIR"), "/solver.wasm")),
+    );
+    assert!(said.contains("ok   all ways"), "{said}");
+    println!("{said}");
+}
+
+/// As the docs tell authors of programs to.
+#[test]
+fn a_program_solves_it() {
+    let upstream = Nginx::start();
+    let edge = edge(
+        upstream.address,
+        "challenge: { proof_of_work: { effort: 5000 } }\n",
+    );
+    let page = std::fs::read_to_string(file("docs/tasks/solve-a-challenge.md")).unwrap();
+    let (_, rest) = page.split_once("```python\n").unwrap();
+    let (program, _) = rest.split_once("```").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("client.py");
+    std::fs::write(&path, program).unwrap();
+    let url = format!("http://{}/page", edge.plain());
+    let said = tools::succeed(Command::new("python3").arg(&path).arg(url));
+    assert!(said.starts_with("200"), "{said}");
+    assert_eq!(upstream.requests().len(), 1);
+}
+
+#[test]
+fn the_rung_follows_the_risk() {
+    let upstream = Nginx::start();
+    let edge = Edge::start(&format!(
+        "upstreams: {{ app: {{ endpoints: [{}] }} }}\n\
+         routes: [{{ name: app, path: /, upstream: app }}]\n\
+         rules: [{{ name: prove, when: 'request.path.startsWith(\"/\")', then: challenge }}]\n\
+         challenge: {{ ladder: [silent, proof_of_work, captcha] }}\n",
+        upstream.address
+    ));
+    // It asks, and never solves.
+    for _ in 0..26 {
+        assert_eq!(edge.get("/page").status(), 403);
+    }
+    let issued = |kind| {
+        let labels = [("kind", kind), ("outcome", "issued")];
+        edge.metric("rempart_challenges_total", &labels)
+    };
+    assert_eq!(issued("silent"), 6.0);
+    assert_eq!(issued("proof_of_work"), 18.0);
+    assert_eq!(issued("captcha"), 2.0);
 }

@@ -67,7 +67,7 @@ pub struct Answer {
 }
 
 /// Follows the solve times; one a process.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Controller {
     aim: Aim,
     effort: u32,
@@ -108,11 +108,11 @@ impl Controller {
         self.window.clear();
     }
 
-    /// Somebody solved one at `now` (milliseconds of any clock that only goes on). Says whether the
-    /// effort is another from now on.
+    /// Somebody solved one at `now`, in milliseconds; after a step of the clock the window begins anew.
+    /// Says whether the effort is another from now on.
     pub fn solved(&mut self, answer: Answer, now: u64) -> bool {
-        let age = now.saturating_sub(self.began);
-        if self.window.is_empty() || age > STALE {
+        let age = now.checked_sub(self.began);
+        if self.window.is_empty() || age.is_none_or(|age| age > STALE) {
             self.window.clear();
             self.began = now;
         }

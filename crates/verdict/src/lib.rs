@@ -11,6 +11,7 @@
 //! - [`decision`] is the ladder of actions and the reason for the rung that was picked.
 //! - [`abuse`] scores what a peer does to a connection.
 //! - [`bucket`] and [`key_table`] count what attackers choose, within a bound.
+//! - [`risk`] says which challenge a visitor is to have, and [`effort`] how hard the work in it is.
 //! - [`expression`] compiles CEL; [`ticket`], [`proof_of_work`] and [`clearance`] are the challenge's
 //!   arithmetic, under a [`seal`].
 //!

@@ -71,6 +71,7 @@ mod tests {
         assert!(is_solved(&SEED, 5000, &solve(&SEED, 5000)));
     }
 
+    /// CVE-2025-24369: Anubis took any hash that the client claimed, whatever its effort.
     #[test]
     fn any_other_hash_is_no_solution() {
         let good = solve(&SEED, EFFORT);
@@ -97,9 +98,31 @@ mod tests {
         assert!(!is_solved(&[8; 32], EFFORT, &solve(&SEED, EFFORT)));
     }
 
+    /// CVE-2025-24369, second part: right for less work is wrong.
     #[test]
     fn the_solution_of_an_easier_challenge_is_none() {
-        assert!(!is_solved(&SEED, EFFORT, &solve(&SEED, 64)));
+        for easier in [64, EFFORT / 8, EFFORT / 2] {
+            let nonces = solve(&SEED, easier);
+            assert!(is_solved(&SEED, easier, &nonces));
+            assert!(!is_solved(&SEED, EFFORT, &nonces), "{easier}");
+        }
+    }
+
+    #[test]
+    fn one_nonce_solves_one_puzzle() {
+        let good = solve(&SEED, EFFORT);
+        for at in 1..64 {
+            let mut doubled = good.clone();
+            doubled[at] = doubled[at - 1];
+            assert!(!is_solved(&SEED, EFFORT, &doubled), "puzzle {at}");
+        }
+    }
+
+    /// What the solvers of browsers must find too.
+    #[test]
+    fn hashes_are_those_of_the_standard() {
+        // SHA-256 of 32 bytes of 7, then 0 1 2 3 4 5 6 7.
+        assert_eq!(first_word(&SEED, 0x0001_0203, 0x0405_0607), 0x737b_874f);
     }
 
     #[test]

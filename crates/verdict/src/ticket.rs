@@ -50,6 +50,18 @@ impl Kind {
         Self::ThirdParty,
     ];
 
+    /// The label.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Silent => "silent",
+            Self::ProofOfWork => "proof_of_work",
+            Self::Image => "image",
+            Self::Question => "question",
+            Self::ThirdParty => "third_party",
+        }
+    }
+
     fn from_code(code: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| *kind as u8 == code)
     }

@@ -3,7 +3,7 @@
 
 use super::{Notice, too_many};
 use crate::{
-    challenge::{Answer, Challenge, Challenges, Outcome, Visit, unsolved},
+    challenge::{Answer, Challenge, Challenges, Outcome, Settled, Visit, unsolved},
     reply::Reply,
 };
 use http::StatusCode;
@@ -13,7 +13,7 @@ use verdict::{
 };
 
 /// What is answered, and what is counted.
-type Answered = (Reply, Option<(Rung, Outcome)>);
+type Answered = (Reply, Option<Settled>);
 
 /// Whether the ticket of this kind is answered by [`Challenges::answer_captcha`].
 #[must_use]
@@ -42,7 +42,7 @@ impl Challenges {
         let spent = self.spent.contains(ticket.id);
         if spent && !is_captcha(ticket.kind) {
             let reply = unsolved(Outcome::Replayed, visit);
-            return (reply, Some((ticket.worth, Outcome::Replayed)));
+            return (reply, counted(ticket.worth, Outcome::Replayed));
         }
         // Of a captcha that was answered, nothing is left but the wish to see another one.
         let notice = spent.then_some(Notice::Used);
@@ -82,8 +82,8 @@ impl Challenges {
             return self.again(visit, ticket, Notice::NoQuestions);
         }
         match self.cleared(visit, answer, ticket) {
-            Ok(reply) => (reply, Some((ticket.worth, Outcome::Solved))),
-            Err(outcome) => (unsolved(outcome, visit), Some((ticket.worth, outcome))),
+            Ok(reply) => (reply, Some(self.solved(visit, ticket))),
+            Err(outcome) => (unsolved(outcome, visit), counted(ticket.worth, outcome)),
         }
     }
 
@@ -124,6 +124,15 @@ impl Challenges {
             .captcha
             .show(&visit, ticket.worth, &self.common, kind, notice)
             .unwrap_or_else(|| Reply::refusal(StatusCode::FORBIDDEN, visit.request_id, visit.html));
-        (reply, Some((ticket.worth, outcome)))
+        (reply, counted(ticket.worth, outcome))
     }
+}
+
+/// What is counted where nothing was solved.
+fn counted(rung: Rung, outcome: Outcome) -> Option<Settled> {
+    Some(Settled {
+        rung,
+        outcome,
+        solve: None,
+    })
 }

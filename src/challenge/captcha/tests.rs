@@ -56,7 +56,7 @@ fn post(
     };
     let answer = Answer::new(&Method::POST, headers, body);
     let (reply, counted) = now(challenges.answer(&visit, &answer));
-    (reply, counted.unwrap().1)
+    (reply, counted.unwrap().outcome)
 }
 
 fn answer(challenges: &Challenges, visit: &Visit<'_>, token: &str, text: &str) -> (Reply, Outcome) {
@@ -64,7 +64,12 @@ fn answer(challenges: &Challenges, visit: &Visit<'_>, token: &str, text: &str) -
     post(challenges, visit, &form_headers(), &body)
 }
 
-fn instead(challenges: &Challenges, visit: &Visit<'_>, token: &str, kind: &str) -> (Reply, Outcome) {
+fn instead(
+    challenges: &Challenges,
+    visit: &Visit<'_>,
+    token: &str,
+    kind: &str,
+) -> (Reply, Outcome) {
     let body = body(&[("token", token), ("answer", ""), ("instead", kind)]);
     post(challenges, visit, &form_headers(), &body)
 }
@@ -74,7 +79,10 @@ fn page(reply: &Reply) -> &str {
 }
 
 fn between<'a>(page: &'a str, start: &str, end: &str) -> &'a str {
-    let rest = page.split_once(start).unwrap_or_else(|| panic!("{start} in {page}")).1;
+    let rest = page
+        .split_once(start)
+        .unwrap_or_else(|| panic!("{start} in {page}"))
+        .1;
     rest.split_once(end).unwrap().0
 }
 
@@ -92,7 +100,11 @@ fn who_reads_the_picture_is_led_back_with_a_clearance() {
     for read in ["ACE27K", "ace 27k", "асе27к"] {
         let token = ticket(&challenges, &html(), Kind::Image, "ACE27K");
         let (reply, outcome) = answer(&challenges, &html(), &token, read);
-        assert_eq!((reply.status.as_u16(), outcome), (303, Outcome::Solved), "{read}");
+        assert_eq!(
+            (reply.status.as_u16(), outcome),
+            (303, Outcome::Solved),
+            "{read}"
+        );
         assert_eq!(header(&reply, "location"), Some(visit().target));
         let held = rung(&challenges, &cookie(&reply), &html());
         assert_eq!(held, Some(Rung::Captcha));
@@ -105,7 +117,9 @@ fn what_the_pool_drew_is_what_is_asked() {
     let shown = challenges.page(Rung::Captcha, &html());
     let data = between(page(&shown), "data:image/png;base64,", "\"");
     // All that were drawn are in reserve or still new.
-    let texts: Vec<_> = (0..4).filter_map(|_| challenges.captcha.pool.take()).collect();
+    let texts: Vec<_> = (0..4)
+        .filter_map(|_| challenges.captcha.pool.take())
+        .collect();
     let picture = texts.iter().find(|picture| picture.data == data);
     let text = picture.map_or("", |picture| &picture.text);
     let detail = opened(token(page(&shown))).ticket.detail;
@@ -155,7 +169,10 @@ fn a_wrong_answer_brings_another_one_and_spends_the_ticket() {
         assert_eq!(header(&reply, "rempart-action"), Some("challenge"));
         assert_eq!(header(&reply, "set-cookie"), None);
         let text = page(&reply);
-        assert_eq!(between(text, "role=\"alert\">", "</p>"), "That was not right. Here is a new one.");
+        assert_eq!(
+            between(text, "role=\"alert\">", "</p>"),
+            "That was not right. Here is a new one."
+        );
         assert!(text.contains("aria-describedby=\"notice how\" aria-invalid=\"true\""));
         assert_eq!(kind(text), kind_of);
         let new = opened(token(text)).ticket;
@@ -174,7 +191,10 @@ fn a_wrong_answer_brings_another_one_and_spends_the_ticket() {
 fn a_right_answer_counts_once() {
     let challenges = challenges();
     let token = ticket(&challenges, &html(), Kind::Image, "ACE27K");
-    assert_eq!(answer(&challenges, &html(), &token, "ACE27K").1, Outcome::Solved);
+    assert_eq!(
+        answer(&challenges, &html(), &token, "ACE27K").1,
+        Outcome::Solved
+    );
     let (reply, outcome) = answer(&challenges, &html(), &token, "ACE27K");
     assert_eq!(outcome, Outcome::Replayed);
     assert_eq!(header(&reply, "set-cookie"), None);
@@ -201,15 +221,31 @@ fn what_is_no_answer_to_this_ticket_is_wrong() {
     let enormous = "A".repeat(3000);
     let chinese = "漢".repeat(300);
     for text in [
-        "", " ", "\0", "ACE27", "ACE27KK", "7K2ECA", &enormous, &chinese, "\u{202e}K72ECA", "%",
-        "\u{fdfa}\u{fdfa}\u{fdfa}", "A\u{301}\u{301}", "𝟙𝟚", "'; --",
+        "",
+        " ",
+        "\0",
+        "ACE27",
+        "ACE27KK",
+        "7K2ECA",
+        &enormous,
+        &chinese,
+        "\u{202e}K72ECA",
+        "%",
+        "\u{fdfa}\u{fdfa}\u{fdfa}",
+        "A\u{301}\u{301}",
+        "𝟙𝟚",
+        "'; --",
     ] {
         // One for each: this is not about how many.
         let challenges = challenges();
         for kind in [Kind::Image, Kind::Question] {
             let token = ticket(&challenges, &html(), kind, "ACE27K");
             let (reply, outcome) = answer(&challenges, &html(), &token, text);
-            assert_eq!((reply.status.as_u16(), outcome), (403, Outcome::Failed), "{text}");
+            assert_eq!(
+                (reply.status.as_u16(), outcome),
+                (403, Outcome::Failed),
+                "{text}"
+            );
             assert_eq!(header(&reply, "set-cookie"), None);
         }
     }
@@ -219,11 +255,17 @@ fn what_is_no_answer_to_this_ticket_is_wrong() {
         ticket(&challenges, &html(), Kind::Image, "ACE27K"),
         ticket(&challenges, &html(), Kind::Image, "2457TY"),
     );
-    assert_eq!(answer(&challenges, &html(), &mine, "2457TY").1, Outcome::Failed);
+    assert_eq!(
+        answer(&challenges, &html(), &mine, "2457TY").1,
+        Outcome::Failed
+    );
     // No answer at all.
     let token = ticket(&challenges, &html(), Kind::Image, "ACE27K");
     let nothing = body(&[("token", &token)]);
-    assert_eq!(post(&challenges, &html(), &form_headers(), &nothing).1, Outcome::Invalid);
+    assert_eq!(
+        post(&challenges, &html(), &form_headers(), &nothing).1,
+        Outcome::Invalid
+    );
     // An answer that is longer than any.
     let long = body(&[("token", &token), ("answer", &"A".repeat(MAX_ANSWER))]);
     let (reply, outcome) = post(&challenges, &html(), &form_headers(), &long);
@@ -244,7 +286,10 @@ fn ten_thousand_guesses_at_one_captcha_are_refused() {
     assert_eq!(outcomes[&Outcome::Failed], 1);
     assert_eq!(outcomes[&Outcome::Replayed], 9_999);
     let (reply, outcome) = answer(&challenges, &html(), &token, "ACE27K");
-    assert_eq!((outcome, header(&reply, "set-cookie")), (Outcome::Replayed, None));
+    assert_eq!(
+        (outcome, header(&reply, "set-cookie")),
+        (Outcome::Replayed, None)
+    );
 }
 
 #[test]
@@ -270,12 +315,18 @@ fn ten_thousand_guesses_at_new_captchas_are_ten() {
     assert_eq!(challenges.page(Rung::Captcha, &html()).status.as_u16(), 429);
     // Nor after a reload; but in a minute, and that ticket is still good.
     let reloaded = Challenges::build(&spec(Some(SECRET)), Some(&challenges)).unwrap();
-    assert_eq!(answer(&reloaded, &html(), &token, "ACE27K").1, Outcome::TooMany);
+    assert_eq!(
+        answer(&reloaded, &html(), &token, "ACE27K").1,
+        Outcome::TooMany
+    );
     let later = Visit {
         now: visit().now + 60_000,
         ..html()
     };
-    assert_eq!(answer(&challenges, &later, &token, "ACE27K").1, Outcome::Solved);
+    assert_eq!(
+        answer(&challenges, &later, &token, "ACE27K").1,
+        Outcome::Solved
+    );
 }
 
 #[test]
@@ -303,7 +354,10 @@ fn a_captcha_is_had_in_place_of_any_puzzle_and_is_worth_the_same() {
         (Rung::Captcha, Kind::Question),
     ] {
         let detail = [0, 0, 0, 9].as_slice().try_into().unwrap();
-        let token_ = challenges.common.ticket(&html(), from, worth, detail).unwrap();
+        let token_ = challenges
+            .common
+            .ticket(&html(), from, worth, detail)
+            .unwrap();
         for (asked, expected) in [("image", Kind::Image), ("question", Kind::Question)] {
             let (reply, outcome) = instead(&challenges, &html(), &token_, asked);
             assert_eq!((reply.status.as_u16(), outcome), (403, Outcome::Issued));
@@ -320,15 +374,36 @@ fn a_captcha_is_not_had_for_a_ticket_that_is_not_good() {
     let challenges = challenges();
     let token = issue_work(&challenges);
     for (expected, visit) in [
-        (Outcome::ForeignHost, Visit { host: "other.example.com", ..html() }),
-        (Outcome::ForeignNetwork, Visit { network: network("198.51.100.7"), ..html() }),
-        (Outcome::Expired, Visit { now: visit().now + PATIENCE, ..html() }),
+        (
+            Outcome::ForeignHost,
+            Visit {
+                host: "other.example.com",
+                ..html()
+            },
+        ),
+        (
+            Outcome::ForeignNetwork,
+            Visit {
+                network: network("198.51.100.7"),
+                ..html()
+            },
+        ),
+        (
+            Outcome::Expired,
+            Visit {
+                now: visit().now + PATIENCE,
+                ..html()
+            },
+        ),
     ] {
         let (reply, outcome) = instead(&challenges, &visit, &token, "image");
         assert_eq!((reply.status.as_u16(), outcome), (403, expected));
         assert!(!page(&reply).contains("name=\"token\""));
     }
-    assert_eq!(instead(&challenges, &html(), "forged", "image").1, Outcome::Invalid);
+    assert_eq!(
+        instead(&challenges, &html(), "forged", "image").1,
+        Outcome::Invalid
+    );
     // What was solved is done with.
     let id = opened(&token).ticket.id;
     assert!(challenges.spent.insert(id, u64::MAX, visit().now));
@@ -337,13 +412,18 @@ fn a_captcha_is_not_had_for_a_ticket_that_is_not_good() {
     assert!(!page(&reply).contains("name=\"token\""));
     // Another word is none.
     let other = issue_work(&challenges);
-    assert_eq!(instead(&challenges, &html(), &other, "silent").1, Outcome::Invalid);
+    assert_eq!(
+        instead(&challenges, &html(), &other, "silent").1,
+        Outcome::Invalid
+    );
 }
 
 fn issue_work(challenges: &Challenges) -> String {
     let detail = [0, 0, 0, 9].as_slice().try_into().unwrap();
     let common = &challenges.common;
-    common.ticket(&html(), Kind::ProofOfWork, Rung::ProofOfWork, detail).unwrap()
+    common
+        .ticket(&html(), Kind::ProofOfWork, Rung::ProofOfWork, detail)
+        .unwrap()
 }
 
 #[test]
@@ -364,7 +444,10 @@ fn questions_let_a_few_through_and_then_there_are_pictures() {
     let challenges = challenges();
     for _ in 0..3 {
         let token = ticket(&challenges, &html(), Kind::Question, "15");
-        assert_eq!(answer(&challenges, &html(), &token, "fifteen").1, Outcome::Solved);
+        assert_eq!(
+            answer(&challenges, &html(), &token, "fifteen").1,
+            Outcome::Solved
+        );
     }
     let token_ = ticket(&challenges, &html(), Kind::Question, "15");
     let (reply, outcome) = answer(&challenges, &html(), &token_, "fifteen");
@@ -374,9 +457,15 @@ fn questions_let_a_few_through_and_then_there_are_pictures() {
     let picture = ticket(&challenges, &html(), Kind::Image, "ACE27K");
     let (reply, _) = instead(&challenges, &html(), &picture, "question");
     assert_eq!(kind(page(&reply)), Kind::Image);
-    assert_eq!(answer(&challenges, &html(), &picture, "ACE27K").1, Outcome::Solved);
+    assert_eq!(
+        answer(&challenges, &html(), &picture, "ACE27K").1,
+        Outcome::Solved
+    );
     // In twenty minutes there is another one.
-    let later = Visit { now: visit().now + 20 * 60_000, ..html() };
+    let later = Visit {
+        now: visit().now + 20 * 60_000,
+        ..html()
+    };
     let token = ticket(&challenges, &later, Kind::Question, "15");
     assert_eq!(answer(&challenges, &later, &token, "15").1, Outcome::Solved);
 }
@@ -384,7 +473,10 @@ fn questions_let_a_few_through_and_then_there_are_pictures() {
 #[test]
 fn who_was_slow_gets_another_one() {
     let challenges = challenges();
-    let slow = Visit { now: visit().now + PATIENCE, ..html() };
+    let slow = Visit {
+        now: visit().now + PATIENCE,
+        ..html()
+    };
     for kind_of in [Kind::Image, Kind::Question] {
         let token_ = ticket(&challenges, &html(), kind_of, "ACE27K");
         let (reply, outcome) = answer(&challenges, &slow, &token_, "ACE27K");
@@ -392,7 +484,10 @@ fn who_was_slow_gets_another_one() {
         assert!(page(&reply).contains("The time for that one was over"));
         assert_eq!(kind(page(&reply)), kind_of);
         assert_eq!(opened(token(page(&reply))).ticket.target, visit().target);
-        let elsewhere = Visit { host: "other.example.com", ..slow };
+        let elsewhere = Visit {
+            host: "other.example.com",
+            ..slow
+        };
         let (reply, _) = answer(&challenges, &elsewhere, &token_, "ACE27K");
         assert!(!page(&reply).contains("name=\"token\""));
     }
@@ -407,7 +502,12 @@ fn a_client_that_is_no_browser_gets_data_and_can_show_it_to_a_person() {
     assert_eq!(challenge["kind"], "captcha");
     assert_eq!(challenge["needs"], "person");
     assert_eq!(challenge["answer"], ANSWER_PATH);
-    assert!(challenge["image"].as_str().unwrap().starts_with("data:image/png;base64,iVBOR"));
+    assert!(
+        challenge["image"]
+            .as_str()
+            .unwrap()
+            .starts_with("data:image/png;base64,iVBOR")
+    );
     let token = challenge["token"].as_str().unwrap();
     let ask = json!({ "token": token, "instead": "question" }).to_string();
     let (reply, outcome) = post(&challenges, &visit(), &json_headers(), ask.as_bytes());
@@ -437,31 +537,69 @@ fn measure() {
         println!("{what}: {:?}", start.elapsed() / count);
     };
     time("draw", 500, Box::new(|_| drop(Picture::draw())));
-    time("issue a picture, page", 20_000, Box::new(|_| drop(challenges.page(Rung::Captcha, &html()))));
-    time("issue a picture, data", 20_000, Box::new(|_| drop(challenges.page(Rung::Captcha, &visit()))));
+    time(
+        "issue a picture, page",
+        20_000,
+        Box::new(|_| drop(challenges.page(Rung::Captcha, &html()))),
+    );
+    time(
+        "issue a picture, data",
+        20_000,
+        Box::new(|_| drop(challenges.page(Rung::Captcha, &visit()))),
+    );
     let common = &challenges.common;
-    time("issue a question", 20_000, Box::new(|_| {
-        drop(challenges.captcha.show(&html(), Rung::Captcha, common, Kind::Question, None));
-    }));
+    time(
+        "issue a question",
+        20_000,
+        Box::new(|_| {
+            drop(
+                challenges
+                    .captcha
+                    .show(&html(), Rung::Captcha, common, Kind::Question, None),
+            );
+        }),
+    );
     let tokens: Vec<_> = (0..20_000)
         .map(|_| ticket(&challenges, &html(), Kind::Image, "ACE27K"))
         .collect();
-    time("a right answer", 20_000, Box::new(|n| {
-        drop(answer(&challenges, &html(), &tokens[n as usize], "ACE27K"));
-    }));
+    time(
+        "a right answer",
+        20_000,
+        Box::new(|n| {
+            drop(answer(&challenges, &html(), &tokens[n as usize], "ACE27K"));
+        }),
+    );
     for _ in 0..10 {
         challenges.captcha.wrong.count(&html());
     }
-    time("a guess too many", 20_000, Box::new(|n| {
-        drop(answer(&challenges, &html(), &tokens[n as usize], "NO"));
-    }));
-    time("a plain refusal", 20_000, Box::new(|_| {
-        drop(Reply::refusal(http::StatusCode::FORBIDDEN, visit().request_id, true));
-    }));
-    time("build", 20, Box::new(|_| drop(Challenges::build(&spec(Some(SECRET)), None))));
+    time(
+        "a guess too many",
+        20_000,
+        Box::new(|n| {
+            drop(answer(&challenges, &html(), &tokens[n as usize], "NO"));
+        }),
+    );
+    time(
+        "a plain refusal",
+        20_000,
+        Box::new(|_| {
+            drop(Reply::refusal(
+                http::StatusCode::FORBIDDEN,
+                visit().request_id,
+                true,
+            ));
+        }),
+    );
+    time(
+        "build",
+        20,
+        Box::new(|_| drop(Challenges::build(&spec(Some(SECRET)), None))),
+    );
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
     fn no_text_panics_or_passes(text in "\\PC{0,40}") {
         let challenges = challenges();

@@ -84,7 +84,9 @@ mod tests {
             "{policy}"
         );
         assert!(
-            policy.ends_with("; frame-ancestors 'none'; worker-src blob:; frame-src https://a.example"),
+            policy.ends_with(
+                "; frame-ancestors 'none'; worker-src blob:; frame-src https://a.example"
+            ),
             "{policy}"
         );
         assert!(!policy.contains("''") && !policy.contains(";;"), "{policy}");

@@ -2,7 +2,7 @@
 //! and certificates.
 
 use parking_lot::Mutex;
-use prometheus::{IntCounterVec, IntGaugeVec, Registry};
+use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Registry};
 use std::sync::Arc;
 use verdict::policy::LimitUsage;
 
@@ -20,6 +20,10 @@ pub trait Sources: Send + Sync {
     /// Bans in force of each backend that enforces them.
     fn bans(&self) -> Vec<(&'static str, u64)> {
         Vec::new()
+    }
+    /// Mean hashes of a proof of work that is issued now.
+    fn challenge_effort(&self) -> u32 {
+        0
     }
     /// Certificates that are served.
     fn certificates(&self) -> Vec<CertificateExpiry> {
@@ -52,6 +56,7 @@ pub(super) struct Scraped {
     evicted: IntCounterVec,
     endpoints: IntGaugeVec,
     bans: IntGaugeVec,
+    effort: IntGauge,
     certificates: IntGaugeVec,
     /// One scrape at a time: families are emptied and filled again.
     turn: Mutex<()>,
@@ -81,6 +86,11 @@ impl Scraped {
                 "rempart_bans",
                 "Bans in force, by what enforces them.",
                 &["backend"],
+            ),
+            effort: super::gauge(
+                registry,
+                "rempart_challenge_effort",
+                "Mean hashes of a proof of work that is issued now, before the visitor's risk.",
             ),
             certificates: gauge(
                 "rempart_certificate_expiry_timestamp_seconds",
@@ -114,6 +124,7 @@ impl Scraped {
         for (backend, count) in sources.bans() {
             self.bans.with_label_values(&[backend]).set(signed(count));
         }
+        self.effort.set(sources.challenge_effort().into());
         self.certificates.reset();
         for entry in sources.certificates() {
             self.certificates

@@ -219,6 +219,7 @@ fn exercised() -> Metrics {
     metrics.h2_abuse("ping");
     metrics.handshake("full");
     metrics.challenge("proof_of_work", "solved");
+    metrics.challenge_solved("proof_of_work", Duration::from_millis(300));
     metrics.ban_placed("per-login");
     metrics.reload(true, 1_700_000_000);
     metrics

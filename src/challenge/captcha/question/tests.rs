@@ -75,7 +75,10 @@ fn all_slots_of_a_text_are_filled_and_all_values_are_shown() {
 fn answers_are_right() {
     for (tag, words) in ALL.iter() {
         let number = |word: &str| numbers()[&answer::fold(word)];
-        for form in ALL_FORMS.into_iter().filter(|form| words.ask.contains_key(form)) {
+        for form in ALL_FORMS
+            .into_iter()
+            .filter(|form| words.ask.contains_key(form))
+        {
             for _ in 0..50 {
                 let (values, answer) = values(words, form);
                 let empty = String::new();
@@ -92,8 +95,18 @@ fn answers_are_right() {
                         row[place.unwrap() + 1].to_owned()
                     }
                     Form::Count => row.len().to_string(),
-                    Form::Largest => row.iter().map(|word| number(word)).max().unwrap().to_string(),
-                    Form::Smallest => row.iter().map(|word| number(word)).min().unwrap().to_string(),
+                    Form::Largest => row
+                        .iter()
+                        .map(|word| number(word))
+                        .max()
+                        .unwrap()
+                        .to_string(),
+                    Form::Smallest => row
+                        .iter()
+                        .map(|word| number(word))
+                        .min()
+                        .unwrap()
+                        .to_string(),
                     Form::Odd => {
                         let group = |word: &str| {
                             let has = |group: &Vec<String>| group.iter().any(|known| known == word);
@@ -113,7 +126,10 @@ fn answers_are_right() {
                     Form::Letter => values["{word}"].chars().last().unwrap().to_string(),
                 };
                 assert_eq!(answer, right, "{tag}, {form:?}: {values:?}");
-                assert!(!answer::in_words(&answer).is_empty(), "{tag}, {form:?}: {values:?}");
+                assert!(
+                    !answer::in_words(&answer).is_empty(),
+                    "{tag}, {form:?}: {values:?}"
+                );
             }
         }
     }
