@@ -3,7 +3,7 @@
 //!
 //! Each is handed out once for as long as there are new ones. [`Pool::fill`] draws more, at a bounded rate
 //! that is a few per cent of one core, once the first was asked for: an edge that shows no captcha draws
-//! four in its life. When a flood outruns it, the last [`KEPT`] are handed out again, at random. What an
+//! none. When a flood outruns it, the last [`KEPT`] are handed out again, at random. What an
 //! attacker has of that: a text that it paid a person to read may be the answer to a few more tickets
 //! that show the very same picture, for the seconds until newer pictures have pushed it out.
 
@@ -31,7 +31,7 @@ pub const LENGTH: usize = 6;
 const READY: usize = 256;
 const KEPT: usize = 256;
 
-/// Drawn before anybody asks.
+/// Drawn while the first who asks waits.
 const FIRST: usize = 4;
 
 /// Between two drawings: 50 a second at most.
@@ -76,27 +76,25 @@ struct Shelf {
 }
 
 impl Pool {
-    /// With the first few in it.
+    /// Nothing is drawn yet.
     #[must_use]
     pub fn new() -> Self {
-        let new: VecDeque<_> = (0..FIRST)
-            .filter_map(|_| Picture::draw())
-            .map(Arc::new)
-            .collect();
         Self {
-            shelf: Mutex::new(Shelf {
-                new,
-                ..Shelf::default()
-            }),
+            shelf: Mutex::default(),
             wanted: Notify::new(),
             filling: AtomicBool::new(false),
         }
     }
 
-    /// A picture; `None` only where the system gave no random bytes at the start.
+    /// A picture; `None` only where the system gives no random bytes. Who asks first waits for a few
+    /// to be drawn, and nobody after.
     #[must_use]
     pub fn take(&self) -> Option<Arc<Picture>> {
         let mut shelf = self.shelf.lock();
+        if shelf.new.is_empty() && shelf.old.is_empty() {
+            let first = (0..FIRST).filter_map(|_| Picture::draw());
+            shelf.new.extend(first.map(Arc::new));
+        }
         let Some(picture) = shelf.new.pop_front() else {
             return shelf.again();
         };
@@ -185,7 +183,7 @@ mod tests {
         pool.fill(&Handle::current());
         pool.fill(&Handle::current());
         tokio::time::sleep(Duration::from_secs(600)).await;
-        assert_eq!(pool.ready(), FIRST, "nobody asked");
+        assert_eq!(pool.ready(), 0, "nobody asked");
         assert!(pool.take().is_some());
         while pool.ready() < READY {
             tokio::time::sleep(PAUSE).await;

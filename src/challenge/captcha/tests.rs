@@ -598,6 +598,8 @@ fn measure() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
     fn no_text_panics_or_passes(text in "\\PC{0,40}") {
         let challenges = challenges();
