@@ -18,6 +18,7 @@ pub(super) enum TextField {
     Path,
     Query,
     Ja4,
+    Clearance,
     UserId,
     Route,
     TlsVersion,
