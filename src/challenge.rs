@@ -9,6 +9,7 @@
 
 pub mod answer;
 pub mod clearance;
+mod ids;
 pub mod page;
 pub mod proof_of_work;
 mod spent;
@@ -21,12 +22,10 @@ use http::{
     HeaderMap, HeaderValue, Method, StatusCode,
     header::{ALLOW, SET_COOKIE},
 };
+use ids::Ids;
 use proof_of_work::ProofOfWork;
 use ring::rand::SecureRandom;
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::Arc;
 use verdict::{
     decision::Rung,
     prefix::Prefix,
@@ -142,9 +141,7 @@ impl Outcome {
 #[derive(Debug)]
 pub struct Common {
     keys: Keyring,
-    /// Tells this process's tickets from those of others that share its secret.
-    process: [u8; 8],
-    issued: AtomicU64,
+    ids: Ids,
 }
 
 impl Common {
@@ -162,7 +159,7 @@ impl Common {
         let ticket = Ticket {
             kind,
             worth,
-            id: self.next_id(),
+            id: self.ids.next(),
             host: visit.host.to_owned(),
             network: visit.network,
             issued: visit.now,
@@ -171,17 +168,6 @@ impl Common {
             detail,
         };
         ticket.seal(&self.keys)
-    }
-
-    /// Unique is enough: what must not be guessed is the seal.
-    fn next_id(&self) -> [u8; 16] {
-        let count = self.issued.fetch_add(1, Ordering::Relaxed);
-        let mut id = [0; 16];
-        let parts = self.process.into_iter().chain(count.to_be_bytes());
-        for (to, from) in id.iter_mut().zip(parts) {
-            *to = from;
-        }
-        id
     }
 }
 
@@ -219,11 +205,14 @@ impl Challenges {
         let older = spec.secrets.iter().skip(1).map(model::Secret::expose);
         let keys = Keyring::new(secret, older);
         Ok(Self {
-            clearances: Clearances::new(keys.clone(), spec),
+            clearances: Clearances::new(
+                keys.clone(),
+                spec,
+                previous.map(|previous| &previous.clearances),
+            )?,
             common: Common {
                 keys,
-                process: random()?,
-                issued: AtomicU64::new(0),
+                ids: Ids::new()?,
             },
             own,
             proof_of_work: ProofOfWork::new(spec.proof_of_work.effort),
@@ -279,7 +268,7 @@ impl Challenges {
         let ticket = &opened.ticket;
         let challenge = self.challenge(ticket.kind);
         let mut solved = challenge.check(visit, &opened, answer).await;
-        if solved.is_ok() && !self.spent.insert(ticket.id, ticket.expires, visit.now) {
+        if solved.is_ok() && !self.spend(ticket, visit.now) {
             solved = Err(Outcome::Replayed);
         }
         match solved.and_then(|()| self.cleared(visit, answer, ticket)) {
@@ -300,10 +289,22 @@ impl Challenges {
             Outcome::ForeignNetwork
         } else if visit.now >= ticket.expires {
             Outcome::Expired
+        } else if self.spent.is_spent(&ticket.id) {
+            // Before anybody looks at the answer again, which costs more.
+            Outcome::Replayed
         } else {
             return Ok(opened);
         };
         Err((ticket.worth, wrong))
+    }
+
+    /// Marks a ticket as answered; false when it was before.
+    fn spend(&self, ticket: &Ticket, now: u64) -> bool {
+        match ticket.kind {
+            // It costs nothing, and must not push out what was worked for.
+            Kind::Silent => self.spent.fail(ticket.id, ticket.expires, now),
+            _ => self.spent.insert(ticket.id, ticket.expires, now),
+        }
     }
 
     /// The cookie, with the way back (303) for a form and nothing more (204) for a script.

@@ -136,6 +136,7 @@ fn rung(challenges: &Challenges, headers: &HeaderMap, visit: &Visit<'_>) -> Opti
         headers,
         network: visit.network,
         ja4: visit.ja4,
+        proxied: false,
         host: visit.host,
         now: visit.seconds(),
     })
@@ -235,6 +236,7 @@ fn a_form_is_led_back() {
     }
 }
 
+/// CVE-2025-24369: Anubis took any hash for a solution, and a solution any number of times.
 #[test]
 fn a_solution_counts_once() {
     let challenges = challenges();
