@@ -12,6 +12,7 @@ pub mod clearance;
 mod ids;
 pub mod page;
 pub mod proof_of_work;
+pub mod silent;
 mod spent;
 
 use crate::{config::model, reply::Reply};
@@ -25,6 +26,7 @@ use http::{
 use ids::Ids;
 use proof_of_work::ProofOfWork;
 use ring::rand::SecureRandom;
+use silent::Silent;
 use std::sync::Arc;
 use verdict::{
     decision::Rung,
@@ -179,6 +181,7 @@ pub struct Challenges {
     /// The process's own secret, when the configuration has none.
     own: Option<[u8; 32]>,
     clearances: Clearances,
+    silent: Silent,
     proof_of_work: ProofOfWork,
     spent: Arc<spent::Spent>,
 }
@@ -202,6 +205,7 @@ impl Challenges {
             .or(own.as_ref().map(<[u8; 32]>::as_slice))
             .filter(|secret| secret.len() >= MIN_SECRET)
             .ok_or_else(|| format!("a challenge's secret has at least {MIN_SECRET} bytes"))?;
+        let look = page::Look::new(&spec.page);
         let older = spec.secrets.iter().skip(1).map(model::Secret::expose);
         let keys = Keyring::new(secret, older);
         Ok(Self {
@@ -215,7 +219,8 @@ impl Challenges {
                 ids: Ids::new()?,
             },
             own,
-            proof_of_work: ProofOfWork::new(spec.proof_of_work.effort),
+            silent: Silent::new(&look),
+            proof_of_work: ProofOfWork::new(spec.proof_of_work.effort, &look),
             spent: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.spent)),
         })
     }
@@ -232,13 +237,31 @@ impl Challenges {
         &self.clearances
     }
 
+    /// The rung that a visitor is really given: the silent one leads nobody back who sent a body.
+    #[must_use]
+    pub fn suited(rung: Rung, visit: &Visit<'_>) -> Rung {
+        match rung {
+            Rung::Silent if !silent::suits(visit) => Rung::ProofOfWork,
+            rung => rung,
+        }
+    }
+
     /// The answer to a request that has to solve something: 403, `rempart-action: challenge`. Counts
     /// as [`Outcome::Issued`].
     #[must_use]
     pub fn page(&self, rung: Rung, visit: &Visit<'_>) -> Reply {
-        self.challenge(kind_of(rung))
+        let rung = Self::suited(rung, visit);
+        let reply = self
+            .challenge(kind_of(rung))
             .issue(visit, rung, &self.common)
-            .unwrap_or_else(|| Reply::refusal(StatusCode::FORBIDDEN, visit.request_id, visit.html))
+            .unwrap_or_else(|| Reply::refusal(StatusCode::FORBIDDEN, visit.request_id, visit.html));
+        match rung {
+            Rung::Silent => match self.clearances.grant(visit, rung) {
+                Some(cookie) => reply.with(SET_COOKIE, cookie),
+                None => reply,
+            },
+            _ => reply,
+        }
     }
 
     /// Answers a request to a reserved path. The outcome is to be counted under the kind; there is
@@ -252,6 +275,12 @@ impl Challenges {
         let path = visit.target.split('?').next().unwrap_or_default();
         if path != ANSWER_PATH {
             return (refusal(StatusCode::NOT_FOUND), None);
+        }
+        if matches!(*answer.method, Method::GET | Method::HEAD)
+            && let Some(token) = silent::ticket_in(visit.target)
+        {
+            let (reply, counted) = self.returned(visit, token);
+            return (reply, Some(counted));
         }
         if answer.method != Method::POST {
             let reply = refusal(StatusCode::METHOD_NOT_ALLOWED);
@@ -282,20 +311,16 @@ impl Challenges {
         let token = answer.text("token");
         let opened = token.and_then(|token| Ticket::open(token.as_bytes(), &self.common.keys));
         let opened = opened.ok_or((Rung::ProofOfWork, Outcome::Invalid))?;
-        let ticket = &opened.ticket;
-        let wrong = if ticket.host != visit.host {
-            Outcome::ForeignHost
-        } else if ticket.network != visit.network {
-            Outcome::ForeignNetwork
-        } else if visit.now >= ticket.expires {
-            Outcome::Expired
-        } else if self.spent.is_spent(&ticket.id) {
-            // Before anybody looks at the answer again, which costs more.
-            Outcome::Replayed
-        } else {
-            return Ok(opened);
+        // Before anybody looks at an answer again, which costs more.
+        let replayed = || {
+            self.spent
+                .is_spent(&opened.ticket.id)
+                .then_some(Outcome::Replayed)
         };
-        Err((ticket.worth, wrong))
+        match misplaced(&opened.ticket, visit).or_else(replayed) {
+            Some(outcome) => Err((opened.ticket.worth, outcome)),
+            None => Ok(opened),
+        }
     }
 
     /// Marks a ticket as answered; false when it was before.
@@ -327,10 +352,24 @@ impl Challenges {
 
     fn challenge(&self, kind: Kind) -> &dyn Challenge {
         match kind {
-            Kind::Silent | Kind::ProofOfWork | Kind::Image | Kind::Question | Kind::ThirdParty => {
+            Kind::Silent => &self.silent,
+            Kind::ProofOfWork | Kind::Image | Kind::Question | Kind::ThirdParty => {
                 &self.proof_of_work
             }
         }
+    }
+}
+
+/// Why a ticket is not good here and now.
+fn misplaced(ticket: &Ticket, visit: &Visit<'_>) -> Option<Outcome> {
+    if ticket.host != visit.host {
+        Some(Outcome::ForeignHost)
+    } else if ticket.network != visit.network {
+        Some(Outcome::ForeignNetwork)
+    } else if visit.now >= ticket.expires {
+        Some(Outcome::Expired)
+    } else {
+        None
     }
 }
 

@@ -85,11 +85,12 @@ async fn carry_out(edge: &Edge, suspect: &Suspect<'_>, decision: &Decision) -> N
             if solves { Next::Solve } else { Next::Forward }
         }
         Action::Challenge(rung) => {
-            let rung = rung.unwrap_or(Rung::ProofOfWork);
+            let visit = visit(suspect);
+            let rung = Challenges::suited(rung.unwrap_or(Rung::ProofOfWork), &visit);
             let metrics = edge.recorder.metrics();
             metrics.challenge(rung.name(), Outcome::Issued.name());
             let challenges = &suspect.arrival.generation.challenges;
-            Next::Answer(challenges.page(rung, &visit(suspect)))
+            Next::Answer(challenges.page(rung, &visit))
         }
         Action::Throttle => Next::Answer(throttle(suspect, decision)),
         Action::Tarpit(wait) => {

@@ -1,5 +1,6 @@
 //! Where pingora calls the stages, one call a phase. What a stage does is in the file of its name.
 
+mod ahead;
 mod answer;
 mod arrival;
 mod failure;
@@ -381,6 +382,9 @@ impl ProxyHttp for Proxy {
         }
         if let Some(arrival) = &exchange.arrival {
             headers::prepare_response(response, &arrival.id)?;
+            if let Some(cookie) = ahead::cookie(session.req_header(), response, arrival) {
+                response.append_header(header::SET_COOKIE, cookie)?;
+            }
         }
         if session.is_http2() {
             headers::compact(response)?;

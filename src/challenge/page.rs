@@ -2,134 +2,242 @@
 //! language, under a strict Content-Security-Policy, and with nothing loaded from elsewhere.
 //!
 //! A rung's part is an HTML file beside its code. `[[key]]` in it stands for a text of the visitor's
-//! language and is filled in once; `{{slot}}` is filled in for each visit.
+//! language and is filled in once; `{{slot}}` is filled in for each visit. A sheet's page in one
+//! language is put together, and compressed, when the first visitor wants it; a visit only copies.
 
+mod gzip;
 pub mod language;
+mod nonce;
+mod policy;
+mod template;
 
 use super::Visit;
-use crate::reply::{self, Reply};
-use http::{HeaderName, HeaderValue, StatusCode};
+use crate::{
+    config::model::ChallengePage,
+    reply::{self, Reply},
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use gzip::{Fragment, Gzip};
+use http::{
+    HeaderName, HeaderValue, StatusCode,
+    header::{CONTENT_ENCODING, CONTENT_LANGUAGE, VARY},
+};
 use language::{LANGUAGES, Language};
-use std::borrow::Cow;
+use policy::Policy;
+use std::{
+    borrow::Cow,
+    fmt::Write as _,
+    sync::{Arc, OnceLock},
+};
+use template::{Part, Template};
 
 const FRAME: &str = include_str!("page/frame.html");
 
+/// More than any page has; longer values cost an allocation more.
+const VALUES: usize = 2 * 1024;
+
 /// What a rung puts on its page.
 #[derive(Clone, Copy, Debug)]
-pub struct Sheet {
+pub struct Sheet<'a> {
     /// Key of the text for the title.
     pub title: &'static str,
-    /// HTML with `[[key]]` and `{{slot}}`.
-    pub body: &'static str,
-    /// JavaScript; empty for none.
-    pub script: &'static str,
-    /// More of the Content-Security-Policy, each with its directive.
-    pub policy: &'static str,
+    /// HTML with `[[key]]` and `{{slot}}`. `{{nonce}}`, `{{request_id}}` and `{{host}}` are known
+    /// everywhere.
+    pub body: &'a str,
+    /// JavaScript; empty for none. It has neither keys nor slots: what it needs stands in the body.
+    pub script: &'a str,
+    /// What the Content-Security-Policy is to allow on top, in its own syntax: the sources of each
+    /// directive are added to those that every page has, as in
+    /// `script-src 'wasm-unsafe-eval'; worker-src blob:; connect-src 'self'`.
+    pub policy: &'a str,
+}
+
+/// What all pages of a configuration have in common: the operator's name, logo and help.
+#[derive(Debug, Default)]
+pub struct Look {
+    page: ChallengePage,
+    /// The style and the logo, the same on every page.
+    head: OnceLock<Arc<Fragment>>,
+}
+
+impl Look {
+    #[must_use]
+    pub fn new(page: &ChallengePage) -> Arc<Self> {
+        Arc::new(Self {
+            page: page.clone(),
+            head: OnceLock::new(),
+        })
+    }
+
+    /// From the style's nonce to the brand.
+    fn head(&self) -> Arc<Fragment> {
+        let head = self.head.get_or_init(|| {
+            let mut html = format!("\">{}</style></head><body><header>", reply::page::STYLE);
+            let name = self.page.name.as_deref().unwrap_or_default();
+            if let Some(logo) = &self.page.logo {
+                let data = STANDARD.encode(&logo.bytes);
+                let kind = logo.media_type;
+                // Beside the name the picture says nothing new; alone it stands for the site.
+                let _ = write!(html, "<img src=\"data:{kind};base64,{data}\" alt=\"\">");
+            }
+            let _ = write!(html, "<bdi>{}</bdi>", escape(name));
+            Arc::new(Fragment::new(html))
+        });
+        Arc::clone(head)
+    }
+
+    /// How to get help, in this language or for all of them.
+    fn help<'a>(&'a self, language: &'a Language) -> &'a str {
+        let of = |tag: &str| {
+            let mut texts = self.page.help.iter();
+            texts.find(|(known, _)| known == tag)
+        };
+        of(language.tag)
+            .or_else(|| of(""))
+            .map_or_else(|| language.text("frame.help"), |(_, text)| text)
+    }
 }
 
 /// One sheet in every language.
 #[derive(Debug)]
 pub struct Templates {
+    title: &'static str,
+    body: String,
+    script: String,
+    policy: Policy,
+    look: Arc<Look>,
+    /// The script, the same in every language.
+    tail: OnceLock<Arc<Fragment>>,
     /// In the order of [`LANGUAGES`].
-    templates: Vec<Template>,
-    policy: &'static str,
-}
-
-/// A page in pieces: what stands fast, and the name of the slot after it.
-#[derive(Debug)]
-struct Template {
-    pieces: Vec<(String, &'static str)>,
-    last: String,
+    templates: [OnceLock<Template>; language::COUNT],
 }
 
 impl Templates {
-    /// Renders all that can be rendered ahead.
+    /// What is needed to make the pages when they are wanted.
     #[must_use]
-    pub fn build(sheet: &Sheet) -> Self {
-        let templates = LANGUAGES
-            .iter()
-            .map(|language| Template::build(sheet, language))
-            .collect();
+    pub fn build(sheet: &Sheet<'_>, look: &Arc<Look>) -> Self {
         Self {
-            templates,
-            policy: sheet.policy,
+            title: sheet.title,
+            body: sheet.body.to_owned(),
+            script: sheet.script.to_owned(),
+            policy: Policy::new(sheet.policy, !sheet.script.is_empty()),
+            look: Arc::clone(look),
+            tail: OnceLock::new(),
+            templates: Default::default(),
         }
     }
 
-    /// The page for a visit: 403, with `rempart-action: challenge`. `values` are put in as they are;
-    /// `nonce` and `request_id` are put in here.
+    /// The page for a visit: 403, with `rempart-action: challenge`. `values` are put in as they are:
+    /// [`escape`] what is not ours. `nonce`, `request_id` and `host` are put in here.
     #[must_use]
     pub fn render(&self, visit: &Visit<'_>, values: &[(&str, &str)]) -> Reply {
-        let nonce = nonce();
+        let nonce = nonce::fresh();
         let language = language::negotiate(visit.headers);
-        let request_id = reply::safe(visit.request_id);
+        let host = escape(visit.host);
         let value = |slot: &str| match slot {
             "nonce" => nonce.as_str(),
-            "request_id" => request_id,
+            "request_id" => reply::safe(visit.request_id),
+            "host" => &*host,
             _ => {
                 let found = values.iter().find(|(name, _)| *name == slot);
                 found.map_or("", |(_, value)| value)
             }
         };
-        let mut page = String::with_capacity(16 * 1024);
-        if let Some(template) = self.templates.get(language) {
-            for (text, slot) in &template.pieces {
-                page.push_str(text);
-                page.push_str(value(slot));
+        let compressed = gzip::is_accepted(visit.headers);
+        let template = self.template(language);
+        let body = if compressed {
+            let mut page = Gzip::with_capacity(template.compressed.saturating_add(VALUES));
+            for part in &template.parts {
+                match part {
+                    Part::Fragment(fragment) => page.fragment(fragment),
+                    Part::Slot(name) => page.text(value(name)),
+                }
             }
-            page.push_str(&template.last);
+            page.finish()
+        } else {
+            let mut page = String::with_capacity(template.plain.saturating_add(VALUES));
+            for part in &template.parts {
+                page.push_str(match part {
+                    Part::Fragment(fragment) => fragment.text(),
+                    Part::Slot(name) => value(name),
+                });
+            }
+            page.into_bytes()
+        };
+        let mut headers = reply::page::headers_with(self.policy.with(&nonce));
+        headers.push((
+            VARY,
+            HeaderValue::from_static("accept-encoding, accept-language"),
+        ));
+        if let Some(language) = LANGUAGES.get(language) {
+            let tag = HeaderValue::from_static(language.tag);
+            headers.push((CONTENT_LANGUAGE, tag));
         }
-        let policy = format!(
-            "default-src 'none'; script-src 'nonce-{nonce}' 'wasm-unsafe-eval'; \
-             style-src 'nonce-{nonce}'; img-src data:; worker-src blob:; connect-src 'self'; \
-             base-uri 'none'; form-action 'self'; frame-ancestors 'none'{}",
-            self.policy
-        );
-        let policy = HeaderValue::try_from(policy)
-            .unwrap_or_else(|_| HeaderValue::from_static("default-src 'none'"));
+        if compressed {
+            headers.push((CONTENT_ENCODING, HeaderValue::from_static("gzip")));
+        }
         challenged(Reply {
             status: StatusCode::FORBIDDEN,
-            headers: reply::page::headers_with(policy),
-            body: page.into(),
+            headers,
+            body: body.into(),
         })
     }
-}
 
-impl Template {
-    fn build(sheet: &Sheet, language: &Language) -> Self {
-        let text = FRAME
-            .replace("[[frame.title]]", &format!("[[{}]]", sheet.title))
-            .replace("[[frame.style]]", reply::page::STYLE)
-            .replace("[[frame.body]]", sheet.body);
-        let text = fill(&text, language).replace("[[frame.script]]", sheet.script);
-        let mut pieces = Vec::new();
-        let mut rest = text.as_str();
-        while let Some((before, after)) = rest.split_once("{{")
-            && let Some((name, after)) = after.split_once("}}")
-        {
-            // A handful a sheet, for as long as the process lives.
-            pieces.push((before.to_owned(), &*name.to_owned().leak()));
-            rest = after;
-        }
-        Self {
-            pieces,
-            last: rest.to_owned(),
-        }
+    fn template(&self, index: usize) -> &Template {
+        static NONE: Template = Template::EMPTY;
+        let (Some(slot), Some(language)) = (self.templates.get(index), LANGUAGES.get(index)) else {
+            return &NONE;
+        };
+        slot.get_or_init(|| self.make(language))
+    }
+
+    fn make(&self, language: &Language) -> Template {
+        let mut made = template::Builder::default();
+        let frame = fill(FRAME, language, self.title);
+        template::split(&frame, |text, slot| {
+            made.text(text);
+            match slot {
+                "head" => made.fragment(self.look.head()),
+                "brand" if self.look.page.name.is_some() => {}
+                "brand" => {
+                    made.text("<bdi>");
+                    made.slot("host");
+                    made.text("</bdi>");
+                }
+                "body" => {
+                    let body = fill(&self.body, language, self.title);
+                    template::split(&body, |text, slot| {
+                        made.text(text);
+                        made.slot(slot);
+                    });
+                }
+                "help" => made.text(&escape(self.look.help(language))),
+                "script" if self.script.is_empty() => {}
+                "script" => {
+                    made.text("<script nonce=\"");
+                    made.slot("nonce");
+                    let tail = || Arc::new(Fragment::new(format!("\">{}</script>", self.script)));
+                    made.fragment(Arc::clone(self.tail.get_or_init(tail)));
+                }
+                slot => made.slot(slot),
+            }
+        });
+        made.finish()
     }
 }
 
 /// Puts the texts of a language in, escaped.
-fn fill(html: &str, language: &Language) -> String {
-    let mut filled = String::with_capacity(html.len());
+fn fill(html: &str, language: &Language, title: &str) -> String {
+    let mut filled = String::with_capacity(html.len().saturating_mul(2));
     let mut rest = html;
     while let Some((before, after)) = rest.split_once("[[")
         && let Some((key, after)) = after.split_once("]]")
     {
         filled.push_str(before);
         match key {
-            "frame.script" => filled.push_str("[[frame.script]]"),
             "language" => filled.push_str(language.tag),
             "direction" => filled.push_str(language.direction),
+            "title" => filled.push_str(&escape(language.text(title))),
             _ => filled.push_str(&escape(language.text(key))),
         }
         rest = after;
@@ -167,9 +275,5 @@ pub fn challenged(reply: Reply) -> Reply {
     )
 }
 
-/// 128 bits that nobody can guess, as base64url.
-fn nonce() -> String {
-    use base64::Engine as _;
-    let bytes: [u8; 16] = super::random().unwrap_or_default();
-    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
-}
+#[cfg(test)]
+mod tests;

@@ -4,21 +4,22 @@
 use super::{
     ANSWER_PATH, Challenge, Common, Outcome, PATIENCE, Visit,
     answer::Answer,
-    page::{Sheet, Templates},
+    page::{Look, Sheet, Templates},
 };
 use crate::reply::Reply;
 use async_trait::async_trait;
+use std::sync::Arc;
 use verdict::{
     decision::Rung,
     proof_of_work::{self, PUZZLES},
     ticket::{Detail, Kind, Opened},
 };
 
-const SHEET: Sheet = Sheet {
+const SHEET: Sheet<'_> = Sheet {
     title: "proof_of_work.title",
     body: include_str!("proof_of_work.html"),
     script: include_str!("proof_of_work.js"),
-    policy: "",
+    policy: "script-src 'wasm-unsafe-eval'; worker-src blob:; connect-src 'self'",
 };
 
 /// Issues and checks proofs of work.
@@ -31,10 +32,10 @@ pub struct ProofOfWork {
 impl ProofOfWork {
     /// `effort`: the mean number of hashes that solving takes.
     #[must_use]
-    pub fn new(effort: u32) -> Self {
+    pub fn new(effort: u32, look: &Arc<Look>) -> Self {
         Self {
             effort,
-            templates: Templates::build(&SHEET),
+            templates: Templates::build(&SHEET, look),
         }
     }
 }

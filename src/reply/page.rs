@@ -105,8 +105,9 @@ impl Pieces {
                 text.title,
                 text.detail
             ),
-            before_id: "</p><p class=\"id\">Request <code>",
-            after_id: "</code></p></main></body></html>\n",
+            before_id: "</p></main><footer><p>If this keeps happening, please give this request number \
+                        to the people who run this site.</p><p>Request <code>",
+            after_id: "</code></p></footer></body></html>\n",
         }
     }
 }

@@ -28,6 +28,7 @@ mod hostile;
 mod identity;
 mod limits;
 mod load;
+mod page;
 mod proxy_protocol;
 mod reload;
 mod shutdown;

@@ -210,11 +210,10 @@ impl Clearance {
     #[must_use]
     pub fn standing(&self, bearer: &Bearer<'_>, revoked: impl Fn(&Grant) -> bool) -> Standing {
         let bound = match (self.fingerprint, bearer.shown) {
-            // Who has no fingerprint when it solves is known by the network alone.
-            (None, _) => true,
+            // Who had no fingerprint when it solved is known by the network alone. So is who comes
+            // by way of a proxy: that is the operator's own, and its word for the network is taken.
+            (None, _) | (Some(_), Shown::Proxied) => true,
             (Some(owner), Shown::Fingerprint(shown)) => owner == shown,
-            // The proxy is the operator's own, and its word for the network is taken.
-            (Some(_), Shown::Proxied) => true,
             // Its owner speaks TLS; a thief could leave it out.
             (Some(_), Shown::Nothing) => false,
         };

@@ -17,7 +17,7 @@ use crate::Nanos;
 use parking_lot::Mutex;
 use siphasher::sip::SipHasher13;
 use std::{
-    hash::{BuildHasher, RandomState},
+    hash::{BuildHasher, Hash, Hasher, RandomState},
     sync::atomic::{AtomicU64, Ordering},
 };
 
@@ -139,6 +139,14 @@ impl KeyTable {
     /// The random keys to hash keys of this table with.
     pub(crate) fn seed(&self) -> Seed {
         self.seed
+    }
+
+    /// The key of anything that can be hashed, for tables of one kind of keys.
+    #[must_use]
+    pub fn key(&self, of: &impl Hash) -> KeyHash {
+        let mut hasher = self.seed.hasher();
+        of.hash(&mut hasher);
+        KeyHash(hasher.finish())
     }
 
     /// Shows `update` the key's arrival time (`None` when it is not after `now`) and stores the one

@@ -20,6 +20,7 @@ pub mod abuse;
 pub mod bucket;
 pub mod clearance;
 pub mod decision;
+pub mod effort;
 pub mod engine;
 pub mod expression;
 pub mod facts;
@@ -29,6 +30,7 @@ pub mod key_table;
 pub mod policy;
 pub mod prefix;
 pub mod proof_of_work;
+pub mod risk;
 pub mod seal;
 pub mod ticket;
 

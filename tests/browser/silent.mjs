@@ -1,0 +1,123 @@
+// A real browser meets the silent rung: it goes on by itself, with and without JavaScript; one that
+// keeps no cookies is told so, once, in its language. The pages are complete for everybody.
+//
+// BASE_URL    where Rempart listens; every path below asks for a silent clearance
+// TEXT        a text that only the original page has (default: "original")
+
+import assert from 'node:assert/strict';
+import { base, run, shot, withPage } from './harness.mjs';
+import { check } from './axe.mjs';
+
+const text = process.env.TEXT ?? 'original';
+const at = (path) => new URL(path, base).href;
+const shown = (page) => page.waitForFunction(
+  (text) => document.body.innerText.includes(text), text, { timeout: 30_000 });
+
+// Takes away what the browser would send back.
+const withoutCookies = (page) => page.route('**/*', (route) => {
+  const headers = { ...route.request().headers() };
+  delete headers.cookie;
+  return route.continue({ headers });
+});
+
+// The page on the way, kept from going on.
+async function held(page, path = '/page') {
+  await page.route('**/page*', async (route) => {
+    const answer = await route.fetch({ maxRedirects: 0 });
+    const headers = { ...answer.headers() };
+    delete headers.refresh;
+    await route.fulfill({ response: answer, headers });
+  });
+  return page.goto(at(path));
+}
+
+const looks = {
+  light: { colorScheme: 'light' },
+  dark: { colorScheme: 'dark' },
+  mobile: { viewport: { width: 320, height: 568 }, isMobile: true, hasTouch: true },
+  forced: { forcedColors: 'active' },
+  fr: { locale: 'fr-CA' },
+  ar: { locale: 'ar-EG', viewport: { width: 375, height: 667 } },
+  ja: { locale: 'ja-JP', colorScheme: 'dark' },
+};
+
+const stories = {
+  'a browser goes on by itself': () => withPage({}, async (page, context) => {
+    await page.goto(at('/some/page?a=1&b=2'));
+    await shown(page);
+    assert.equal(page.url(), at('/some/page?a=1&b=2'));
+    const cookies = await context.cookies();
+    assert.ok(cookies.some((cookie) => cookie.httpOnly && cookie.sameSite === 'Lax'));
+    const second = await page.goto(at('/another'));
+    assert.equal(second.status(), 200, 'challenged again');
+  }),
+
+  'without JavaScript too': () => withPage({ javaScriptEnabled: false }, async (page) => {
+    await page.goto(at('/some/page'));
+    await page.locator(`text=${text}`).waitFor({ timeout: 30_000 });
+    assert.equal(page.url(), at('/some/page'));
+  }),
+
+  'by keyboard alone, for the patient': () => withPage({}, async (page) => {
+    await held(page);
+    await page.keyboard.press('Tab');
+    const focused = page.locator(':focus');
+    assert.equal(await focused.innerText(), 'Continue');
+    assert.notEqual(await focused.evaluate((link) => getComputedStyle(link).outlineStyle), 'none');
+    const box = await focused.boundingBox();
+    assert.ok(box.height >= 24 && box.width >= 24, JSON.stringify(box));
+    await page.unroute('**/page*');
+    await page.keyboard.press('Enter');
+    await shown(page);
+  }),
+
+  'no cookies is told so, and nothing loops': () => withPage({ locale: 'fr-FR' }, async (page) => {
+    await withoutCookies(page);
+    let asked = 0;
+    page.on('request', () => { asked += 1; });
+    await page.goto(at('/page'));
+    await page.waitForFunction(() => document.body.innerText.includes('autoriser les cookies'));
+    await shot(page, 'silent-no-cookies-fr');
+    await check(page);
+    // The page, and the way back: whatever else was to come would have been asked for by now.
+    await page.evaluate(() => new Promise((done) => requestAnimationFrame(() => setTimeout(done, 500))));
+    assert.ok(asked <= 4, `${asked} requests`);
+    const link = page.locator('main a');
+    assert.equal(await link.getAttribute('href'), '/page');
+    assert.equal(await page.locator('html').getAttribute('lang'), 'fr');
+  }),
+
+  'an old or foreign link has a way on': () => withPage({ colorScheme: 'dark' }, async (page) => {
+    await page.goto(at('/.rempart/challenge?t=AAAA'));
+    assert.match(await page.locator('h1').innerText(), /go on from here/);
+    await check(page);
+    await shot(page, 'silent-lapsed-dark');
+    await page.locator('main a').click();
+    await shown(page);
+  }),
+
+  'a page at 400 % needs no scrolling sideways': () => withPage(
+    { viewport: { width: 320, height: 256 }, locale: 'de' }, async (page) => {
+      await held(page);
+      const wide = await page.evaluate(() => document.documentElement.scrollWidth);
+      assert.ok(wide <= 320, `${wide} px`);
+    }),
+};
+
+for (const [name, options] of Object.entries(looks)) {
+  stories[`complete for everybody: ${name}`] = () => withPage(options, async (page) => {
+    const answer = await held(page);
+    assert.equal(answer.status(), 403);
+    await check(page);
+    await shot(page, `silent-${name}`);
+    const wide = await page.evaluate(() =>
+      [document.documentElement.scrollWidth, document.documentElement.clientWidth]);
+    assert.ok(wide[0] <= wide[1], `${wide[0]} of ${wide[1]} px`);
+    const language = (options.locale ?? 'en').split('-')[0];
+    assert.equal(await page.locator('html').getAttribute('lang'), language);
+    const id = await page.locator('footer code').innerText();
+    assert.equal(id, answer.headers()['x-request-id']);
+  });
+}
+
+await run(stories);
