@@ -6,16 +6,21 @@
 //! | `GET /healthz` | | 200 while the process lives |
 //! | `GET /readyz` | | 200 when requests may be sent here, 503 with the reason otherwise |
 //! | `/api/bans` | token | `GET` lists, `POST` adds, `DELETE` removes |
+//! | `POST /api/clearances/revoke` | token | takes clearances back, of a `prefix` or a `ja4` |
+//! | `GET /api/clearances/revoked` | token | lists what was taken back |
 //! | `GET /api/config` | token | the configuration in force, secrets masked |
 //!
 //! What the answers say is read from others through [`AdminState`]; this stage owns no state but
 //! its connections, which are bounded in number, time and size.
 
 mod api;
+mod clearances;
 pub mod client;
 mod problem;
 
-use crate::{bans::Bans, config::Config, record::metrics::Metrics};
+use crate::{
+    bans::Bans, challenge::clearance::revoked::Revoked, config::Config, record::metrics::Metrics,
+};
 use axum::{
     Extension, Router,
     extract::{DefaultBodyLimit, Request, State},
@@ -64,11 +69,12 @@ pub enum Readiness {
     Draining,
 }
 
-/// What the admin listener reads, and the ban table that it writes.
+/// What the admin listener reads, and the tables that it writes.
 pub struct AdminState {
     /// The configuration in force.
     pub config: Box<dyn Fn() -> Arc<Config> + Send + Sync>,
     pub bans: Arc<Bans>,
+    pub revoked: Arc<Revoked>,
     pub metrics: Arc<Metrics>,
     pub readiness: watch::Receiver<Readiness>,
     /// Each upstream with its endpoints and their health, for `/readyz`.

@@ -11,6 +11,7 @@ pub mod answer;
 pub mod captcha;
 pub mod clearance;
 pub mod effort;
+mod ids;
 pub mod page;
 pub mod proof_of_work;
 pub mod replay;
@@ -31,19 +32,14 @@ use http::{
     HeaderMap, HeaderValue, Method, StatusCode,
     header::{ALLOW, SET_COOKIE, VARY},
 };
+use ids::Ids;
 use page::Templates;
 use proof_of_work::ProofOfWork;
 use replay::{FIELD, Form, Replays};
 use ring::rand::SecureRandom;
 use risk::Risks;
 use silent::Silent;
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 use third_party::ThirdParty;
 use tokio::runtime::Handle;
 use verdict::{
@@ -193,9 +189,7 @@ impl Settled {
 #[derive(Debug)]
 pub struct Common {
     keys: Keyring,
-    /// Tells this process's tickets from those of others that share its secret.
-    process: [u8; 8],
-    issued: AtomicU64,
+    ids: Ids,
 }
 
 impl Common {
@@ -213,7 +207,7 @@ impl Common {
         let ticket = Ticket {
             kind,
             worth,
-            id: self.next_id(),
+            id: self.ids.next(),
             host: visit.host.to_owned(),
             network: visit.network,
             issued: visit.now,
@@ -222,17 +216,6 @@ impl Common {
             detail,
         };
         ticket.seal(&self.keys)
-    }
-
-    /// Unique is enough: what must not be guessed is the seal.
-    fn next_id(&self) -> [u8; 16] {
-        let count = self.issued.fetch_add(1, Ordering::Relaxed);
-        let mut id = [0; 16];
-        let parts = self.process.into_iter().chain(count.to_be_bytes());
-        for (to, from) in id.iter_mut().zip(parts) {
-            *to = from;
-        }
-        id
     }
 }
 
@@ -285,11 +268,14 @@ impl Challenges {
         );
         Ok(Self {
             captcha,
-            clearances: Clearances::new(keys.clone(), spec),
+            clearances: Clearances::new(
+                keys.clone(),
+                spec,
+                previous.map(|previous| &previous.clearances),
+            )?,
             common: Common {
                 keys,
-                process: random()?,
-                issued: AtomicU64::new(0),
+                ids: Ids::new()?,
             },
             own,
             silent: Silent::new(&look),
@@ -508,9 +494,13 @@ impl Challenges {
         if let Some(outcome) = misplaced(ticket, visit) {
             return Err(outcome);
         }
+        // Before anybody looks at an answer again, which costs more.
+        if self.spent.is_spent(&ticket.id) {
+            return Err(Outcome::Replayed);
+        }
         let challenge = self.challenge(ticket.kind);
         challenge.check(visit, opened, answer).await?;
-        if !self.spent.insert(ticket.id, ticket.expires, visit.now) {
+        if !self.spend(ticket, visit.now) {
             return Err(Outcome::Replayed);
         }
         self.cleared(visit, answer, ticket)
@@ -526,6 +516,15 @@ impl Challenges {
             (Kind::ThirdParty, Outcome::Failed | Outcome::ProviderFailed) => Kind::Image,
             (Kind::ThirdParty, _) => self.kind_of(Rung::ThirdParty),
             (kind, _) => kind,
+        }
+    }
+
+    /// Marks a ticket as answered; false when it was before.
+    fn spend(&self, ticket: &Ticket, now: u64) -> bool {
+        match ticket.kind {
+            // It costs nothing, and must not push out what was worked for.
+            Kind::Silent => self.spent.fail(ticket.id, ticket.expires, now),
+            _ => self.spent.insert(ticket.id, ticket.expires, now),
         }
     }
 

@@ -165,7 +165,12 @@ fn throttle(suspect: &Suspect<'_>, decision: &Decision) -> Reply {
     let arrival = suspect.arrival;
     let rate = decision.quota.and_then(|quota| {
         let limit = arrival.generation.policy.limits().get(quota.limit)?;
-        RateLimit::new(&limit.kind, quota.remaining, quota.reset)
+        let kind = if quota.cleared {
+            limit.cleared_kind()
+        } else {
+            limit.kind
+        };
+        RateLimit::new(&kind, quota.remaining, quota.reset)
     });
     let html = wants_html(&suspect.request.headers);
     Reply::throttled(arrival.id(), html, wait, rate)

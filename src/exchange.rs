@@ -100,6 +100,7 @@ impl Arrival {
             headers,
             network: self.client.network,
             ja4: self.ja4(),
+            proxied: self.is_proxied(),
             host,
             now: self.unix_seconds(),
         }

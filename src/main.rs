@@ -4,8 +4,15 @@
 //! Exit codes: 0 fine, 1 the answer is no, 2 wrong usage.
 
 use clap::{Parser, Subcommand};
-use rempart::{admin::client::BansCommand, config, demo, logs, server};
-use std::{path::PathBuf, process::ExitCode};
+use rempart::{
+    admin::client::{BansCommand, ClearancesCommand},
+    config::{self, model::Admin},
+    demo, logs, server,
+};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -45,6 +52,11 @@ enum Command {
         after_help = "Example: rempart bans add 203.0.113.7 --for 10m --config conf/small-site.yaml"
     )]
     Bans(BansCommand),
+    /// Take back what visitors got for solving challenges, over the admin API.
+    #[command(
+        after_help = "Example: rempart clearances revoke 203.0.113.0/24 --config conf/small-site.yaml"
+    )]
+    Clearances(ClearancesCommand),
 }
 
 fn main() -> ExitCode {
@@ -58,10 +70,16 @@ fn main() -> ExitCode {
             logs::start();
             demo::run(&options, |config| server::run(config, None))
         }
-        Command::Bans(command) => command.run(|path| match config::load(path) {
-            Ok(config) => Ok(config.admin),
-            Err(errors) => Err(errors.to_string()),
-        }),
+        Command::Bans(command) => command.run(admin_of),
+        Command::Clearances(command) => command.run(admin_of),
+    }
+}
+
+/// The `admin` section of a configuration.
+fn admin_of(path: &Path) -> Result<Option<Admin>, String> {
+    match config::load(path) {
+        Ok(config) => Ok(config.admin),
+        Err(errors) => Err(errors.to_string()),
     }
 }
 

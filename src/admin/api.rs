@@ -1,6 +1,6 @@
-//! What needs the token: bans and the configuration. Whoever changes something is logged.
+//! What needs the token: bans, the configuration, and what is beside it in a file of its name. Whoever changes something is logged.
 
-use super::{AdminState, Peer, problem::Problem};
+use super::{AdminState, Peer, clearances, problem::Problem};
 use crate::{
     bans::{self, AddError, Ban},
     clock,
@@ -37,6 +37,7 @@ pub(super) fn router(state: &Arc<AdminState>) -> Router<Arc<AdminState>> {
         .route("/api/bans", get(list).post(add).delete(remove_queried))
         .route("/api/bans/{*prefix}", delete(remove_named))
         .route("/api/config", get(config))
+        .merge(clearances::router())
         .route_layer(middleware::from_fn_with_state(
             Arc::clone(state),
             authorized,

@@ -63,6 +63,7 @@ pub(super) fn config(token: Option<&str>) -> Config {
 pub(super) struct Running {
     pub(super) address: SocketAddr,
     pub(super) bans: Arc<Bans>,
+    revoked: Arc<Revoked>,
     readiness: watch::Sender<Readiness>,
     shutdown: watch::Sender<bool>,
     task: JoinHandle<()>,
@@ -75,9 +76,12 @@ pub(super) async fn start(token: Option<&str>) -> Running {
     let (shutdown, is_shut_down) = watch::channel(false);
     let config = Arc::new(config(token));
     let bans = Arc::new(Bans::default());
+    let revoked = Arc::new(Revoked::default());
+    revoked.lives(Duration::from_secs(3600));
     let state = AdminState {
         config: Box::new(move || Arc::clone(&config)),
         bans: Arc::clone(&bans),
+        revoked: Arc::clone(&revoked),
         metrics: Arc::new(Metrics::new()),
         readiness: is_ready,
         upstreams: Box::new(|| json!({ "app": { "healthy": 1 } })),
@@ -85,6 +89,7 @@ pub(super) async fn start(token: Option<&str>) -> Running {
     Running {
         address,
         bans,
+        revoked,
         readiness,
         shutdown,
         task: tokio::spawn(serve(listener, state, is_shut_down)),
@@ -205,6 +210,38 @@ async fn bans_come_and_go() {
 }
 
 #[tokio::test]
+async fn clearances_are_taken_back() {
+    let running = start(Some(TOKEN)).await;
+    let network = Prefix::of("203.0.113.7".parse().unwrap(), PrefixLengths::NETWORK);
+    let issued = clock::unix_seconds();
+    assert!(!running.revoked.covers(network, None, issued));
+    let revoke = async |body: &str| {
+        let line = "POST /api/clearances/revoke";
+        let (status, _, answer) = running.ask(line, Some(TOKEN), body).await;
+        (status, answer)
+    };
+    let (status, answer) = revoke(r#"{"prefix":"203.0.113.7"}"#).await;
+    assert_eq!(
+        (status, &answer["prefix"]),
+        (201, &json!("203.0.113.0/24")),
+        "clearances are bound to that"
+    );
+    assert!(running.revoked.covers(network, None, issued));
+    let (status, answer) = revoke(r#"{"ja4":"t13d1516h2_8daaf6152771_02713d6af862"}"#).await;
+    assert_eq!((status, &answer["ja4"]), (201, &json!("8daaf6152771")));
+    let line = "GET /api/clearances/revoked";
+    let (status, _, listed) = running.ask(line, Some(TOKEN), "").await;
+    assert_eq!((status, &listed["total"]), (200, &json!(2)));
+    let found = listed["revoked"].as_array().unwrap();
+    assert!(found.iter().any(|one| one["prefix"] == "203.0.113.0/24"));
+    assert!(found.iter().any(|one| one["ja4"] == "8daaf6152771"));
+    assert!(found[0]["forgotten"].as_str() > found[0]["issued_until"].as_str());
+    assert_eq!(running.ask(line, None, "").await.0, 401);
+    let line = "POST /api/clearances/revoke";
+    assert_eq!(running.ask(line, None, "{}").await.0, 401);
+}
+
+#[tokio::test]
 async fn what_makes_no_sense_gets_a_problem() {
     let running = start(Some(TOKEN)).await;
     let proxies = ["10.0.0.0/8".parse().unwrap()];
@@ -246,6 +283,18 @@ async fn what_makes_no_sense_gets_a_problem() {
         ("DELETE /api/bans", "", 400),
         ("DELETE /api/bans/x", "", 400),
         ("PUT /api/bans", "", 405),
+        ("POST /api/clearances/revoke", "", 400),
+        ("POST /api/clearances/revoke", "{}", 400),
+        ("POST /api/clearances/revoke", r#"{"prefix":"x"}"#, 400),
+        ("POST /api/clearances/revoke", r#"{"ja4":"x"}"#, 400),
+        (
+            "POST /api/clearances/revoke",
+            r#"{"prefix":"192.0.2.1","ja4":"8daaf6152771"}"#,
+            400,
+        ),
+        ("POST /api/clearances/revoke", &long, 413),
+        ("GET /api/clearances/revoke", "", 405),
+        ("POST /api/clearances/revoked", "", 405),
         ("GET /api/nothing", "", 404),
         ("POST /metrics", "", 405),
     ] {
@@ -256,6 +305,7 @@ async fn what_makes_no_sense_gets_a_problem() {
         assert!(!problem["detail"].as_str().unwrap().is_empty());
     }
     assert_eq!(running.bans.count(clock::now()), 0);
+    assert!(running.revoked.list(0).is_empty());
 }
 
 #[tokio::test]

@@ -127,6 +127,8 @@ impl Challenges {
             headers: visit.headers,
             network: visit.network,
             ja4: visit.ja4,
+            // The cookie was given to this very visitor, and is bound to no more than is seen of it.
+            proxied: false,
             host: visit.host,
             now: visit.seconds(),
         });

@@ -151,6 +151,7 @@ pub(super) fn rung(
         headers,
         network: visit.network,
         ja4: visit.ja4,
+        proxied: false,
         host: visit.host,
         now: visit.seconds(),
     })
@@ -248,6 +249,7 @@ fn a_form_is_led_back() {
     }
 }
 
+/// CVE-2025-24369: Anubis took any hash for a solution, and a solution any number of times.
 #[test]
 fn a_solution_counts_once() {
     let challenges = challenges();

@@ -304,6 +304,8 @@ fn admin_task(
     let state = AdminState {
         config: Box::new(move || current.load_full()),
         bans: Arc::clone(&edge.bans),
+        // The same in every generation.
+        revoked: Arc::clone(edge.generation.load().challenges.clearances().revoked()),
         metrics: Arc::clone(edge.recorder.metrics()),
         readiness,
         upstreams: Box::new(move || sources::upstreams(&generation.generation.load())),

@@ -1,16 +1,21 @@
 //! Clearance: what a client carries to show that it has solved a challenge.
 //!
-//! It holds for one host, for a few networks and for a while. A visitor whose address changes (from
-//! Wi-Fi to mobile, from IPv4 to IPv6) solves once more and then holds both networks, each until its
-//! own end. Time is Unix seconds, and an argument.
+//! It holds for one host, for a few networks, each at its own rung and for a while, and for clients
+//! that speak TLS the way its owner does. A visitor whose address changes (from Wi-Fi to mobile)
+//! solves once more and then holds both networks, each until its own end. Time is Unix seconds, and
+//! an argument. What was revoked, and who may hold a token for a network that is not in it, is the
+//! caller's to know.
+
+mod network;
+
+pub(crate) use network::{PREFIX_BYTES, prefix_from_bytes, prefix_to_bytes};
 
 use crate::{
     decision::Rung,
-    prefix::{Prefix, PrefixLengths},
+    prefix::Prefix,
     seal::{Keyring, MAX_BYTES, Purpose, Reader, Writer},
 };
 use arrayvec::ArrayVec;
-use std::net::IpAddr;
 
 /// How many networks one clearance can hold for.
 pub const MAX_GRANTS: usize = 4;
@@ -18,46 +23,137 @@ pub const MAX_GRANTS: usize = 4;
 /// The longest host name (RFC 1035).
 const MAX_HOST: usize = 253;
 
+/// How far a grant may lie in the future, in seconds: replicas' clocks differ, and a visitor who is
+/// sent from one to another must not be asked again. A grant from further ahead was made by a clock
+/// that is wrong.
+pub const CLOCK_SKEW: u64 = 60;
+
+/// No clearance is longer, as text: longer ones are not even decoded.
+pub const MAX_TOKEN: usize = 720;
+
 const RUNG: u8 = 1;
 const HOST: u8 = 2;
 const GRANT: u8 = 3;
+const ID: u8 = 4;
+const FINGERPRINT: u8 = 5;
 
-/// One network, until when (Unix seconds), and since when.
+/// What stays of a client's JA4 from one connection to the next: its middle part, the hash of the
+/// cipher suites.
+///
+/// The other two do not stay. The first names the ALPN protocol, which is `h2` for a page and
+/// `http/1.1` for the WebSocket that the page opens, and counts the extensions; the last is the hash
+/// of those, and a resumed session has one more (`pre_shared_key`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Fingerprint([u8; 12]);
+
+impl Fingerprint {
+    /// Of a JA4, or of its cipher part alone; `None` of any other text.
+    #[must_use]
+    pub fn of(ja4: &str) -> Option<Self> {
+        let mut parts = ja4.split('_');
+        let part = match (parts.next()?, parts.next(), parts.next(), parts.next()) {
+            (part, None, ..) => part,
+            (first, Some(part), Some(last), None) if first.len() == 10 && last.len() == 12 => part,
+            _ => return None,
+        };
+        let is_digit = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        part.bytes().all(is_digit).then_some(())?;
+        Some(Self(part.as_bytes().try_into().ok()?))
+    }
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        // Checked when it was made.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+/// What is known of the TLS of whoever shows a clearance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    Fingerprint(Fingerprint),
+    /// A trusted proxy speaks for the client, so its TLS ended there.
+    Proxied,
+    /// The client's own connection, and none: it is in plaintext.
+    Nothing,
+}
+
+/// Who shows a clearance, where and when.
+#[derive(Clone, Copy, Debug)]
+pub struct Bearer<'a> {
+    pub network: Prefix,
+    pub shown: Shown,
+    pub host: &'a str,
+    /// Unix seconds.
+    pub now: u64,
+}
+
+/// One network: since when, until when (Unix seconds), and how high.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grant {
+    pub rung: Rung,
     pub network: Prefix,
     pub issued: u64,
     pub expires: u64,
 }
 
+impl Grant {
+    fn is_live(&self, now: u64) -> bool {
+        self.issued <= self.expires
+            && now < self.expires
+            && self.issued <= now.saturating_add(CLOCK_SKEW)
+    }
+}
+
 /// What stands in a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Clearance {
-    pub rung: Rung,
+    /// Unlike any other.
+    pub id: [u8; 16],
+    /// `None`: whoever has the network holds it.
+    pub fingerprint: Option<Fingerprint>,
     /// The newest last.
     pub grants: ArrayVec<Grant, MAX_GRANTS>,
+}
+
+/// What a clearance says of its bearer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It proves this rung.
+    Holds(Rung),
+    /// It does not hold here, but for networks of the other address family, and the bearer's TLS is
+    /// its owner's: it may be a visitor with IPv4 and IPv6, who uses now the one and now the other
+    /// (RFC 8305), or somebody who stole it. The caller may let it hold for one network more.
+    Elsewhere {
+        id: [u8; 16],
+        /// The highest of its grants.
+        grant: Grant,
+    },
+    Nothing,
 }
 
 impl Clearance {
     /// A clearance for one network.
     #[must_use]
-    pub fn new(rung: Rung, grant: Grant) -> Self {
+    pub fn new(id: [u8; 16], fingerprint: Option<Fingerprint>, grant: Grant) -> Self {
         Self {
-            rung,
+            id,
+            fingerprint,
             grants: std::iter::once(grant).collect(),
         }
     }
 
-    /// This clearance, with those networks of an older one that are still good for this rung. The
-    /// newest come first when there are too many.
+    /// This clearance, with what is still good of an older one of the same client. The newest come
+    /// first when there are too many networks.
     #[must_use]
     pub fn after(mut self, older: &Self, now: u64) -> Self {
-        if older.rung < self.rung {
+        if older.fingerprint != self.fingerprint {
             return self;
         }
         for grant in older.grants.iter().rev() {
-            let known = self.grants.iter().any(|own| own.network == grant.network);
-            if !known && grant.expires > now && !self.grants.is_full() {
+            let covers = |own: &Grant| own.network == grant.network && own.rung >= grant.rung;
+            let known = self.grants.iter().any(covers);
+            if !known && grant.is_live(now) && !self.grants.is_full() {
                 self.grants.insert(0, *grant);
             }
         }
@@ -66,50 +162,103 @@ impl Clearance {
 
     /// The token, for `host` alone; `None` when the host is no host.
     #[must_use]
-    pub fn seal(&self, key: &Keyring, host: &str) -> Option<String> {
+    pub fn seal(&self, keys: &Keyring, host: &str) -> Option<String> {
         if host.len() > MAX_HOST {
             return None;
         }
+        let fingerprint = self.fingerprint.as_ref().map(|known| known.0.as_slice());
         let mut fields = Writer::new(Purpose::Clearance)
-            .field(RUNG, &[self.rung.code()])
-            .field(HOST, host.as_bytes());
+            .field(ID, &self.id)
+            .field(HOST, host.as_bytes())
+            .field(FINGERPRINT, fingerprint.unwrap_or_default());
         for grant in &self.grants {
-            fields = fields.field(GRANT, &grant.to_bytes());
+            fields = fields
+                .field(RUNG, &[grant.rung.code()])
+                .field(GRANT, &grant.to_bytes());
         }
-        key.seal(fields)
+        keys.seal(fields)
     }
 
     /// Opens a token that was sealed for `host`. Says nothing of networks and times yet.
     #[must_use]
-    pub fn open(token: &[u8], key: &Keyring, host: &str) -> Option<Self> {
+    pub fn open(token: &[u8], keys: &Keyring, host: &str) -> Option<Self> {
+        if token.len() > MAX_TOKEN {
+            return None;
+        }
         let mut buffer = [0; MAX_BYTES];
-        let mut fields = key.open(token, Purpose::Clearance, &mut buffer)?;
-        let [rung] = fields.array(RUNG)?;
-        let rung = Rung::from_code(rung)?;
+        let mut fields = keys.open(token, Purpose::Clearance, &mut buffer)?;
+        let id = fields.array(ID)?;
         if fields.field(HOST)? != host.as_bytes() {
             return None;
         }
+        let fingerprint = match fields.field(FINGERPRINT)? {
+            [] => None,
+            bytes => Some(Fingerprint::of(std::str::from_utf8(bytes).ok()?)?),
+        };
         let mut grants = ArrayVec::new();
         while !fields.is_at_end() {
             grants.try_push(Grant::read(&mut fields)?).ok()?;
         }
-        Some(Self { rung, grants })
+        Some(Self {
+            id,
+            fingerprint,
+            grants,
+        })
     }
 
-    /// The rung that a token proves at `now`, for this network and host. Allocates nothing.
+    /// What this proves of its bearer, apart from the grants that are `revoked`.
+    #[must_use]
+    pub fn standing(&self, bearer: &Bearer<'_>, revoked: impl Fn(&Grant) -> bool) -> Standing {
+        let bound = match (self.fingerprint, bearer.shown) {
+            // Who had no fingerprint when it solved is known by the network alone. So is who comes
+            // by way of a proxy: that is the operator's own, and its word for the network is taken.
+            (None, _) | (Some(_), Shown::Proxied) => true,
+            (Some(owner), Shown::Fingerprint(shown)) => owner == shown,
+            // Its owner speaks TLS; a thief could leave it out.
+            (Some(_), Shown::Nothing) => false,
+        };
+        if !bound {
+            return Standing::Nothing;
+        }
+        let live = |grant: &&Grant| grant.is_live(bearer.now) && !revoked(grant);
+        let here = |grant: &&Grant| grant.network == bearer.network;
+        let held = self.grants.iter().filter(here).filter(live);
+        if let Some(rung) = held.map(|grant| grant.rung).max() {
+            return Standing::Holds(rung);
+        }
+        let is_ipv4 = |network: Prefix| network.address().is_ipv4();
+        let family = is_ipv4(bearer.network);
+        let shows = matches!(bearer.shown, Shown::Fingerprint(_)) && self.fingerprint.is_some();
+        if !shows
+            || self
+                .grants
+                .iter()
+                .any(|grant| is_ipv4(grant.network) == family)
+        {
+            return Standing::Nothing;
+        }
+        let highest = self
+            .grants
+            .iter()
+            .filter(live)
+            .max_by_key(|grant| grant.rung);
+        highest.map_or(Standing::Nothing, |grant| Standing::Elsewhere {
+            id: self.id,
+            grant: *grant,
+        })
+    }
+
+    /// What a token proves of its bearer; see [`Self::standing`]. Allocates nothing.
     #[must_use]
     pub fn verify(
         token: &[u8],
-        key: &Keyring,
-        network: Prefix,
-        host: &str,
-        now: u64,
-    ) -> Option<Rung> {
-        let clearance = Self::open(token, key, host)?;
-        let holds = clearance.grants.iter().any(|grant| {
-            grant.network == network && grant.issued <= grant.expires && now < grant.expires
-        });
-        holds.then_some(clearance.rung)
+        keys: &Keyring,
+        bearer: &Bearer<'_>,
+        revoked: impl Fn(&Self, &Grant) -> bool,
+    ) -> Standing {
+        Self::open(token, keys, bearer.host).map_or(Standing::Nothing, |clearance| {
+            clearance.standing(bearer, |grant| revoked(&clearance, grant))
+        })
     }
 }
 
@@ -131,10 +280,12 @@ impl Grant {
     }
 
     fn read(fields: &mut Reader<'_>) -> Option<Self> {
+        let [rung] = fields.array(RUNG)?;
         let bytes: [u8; GRANT_BYTES] = fields.array(GRANT)?;
         let (issued, rest) = bytes.split_first_chunk()?;
         let (expires, network) = rest.split_first_chunk()?;
         Some(Self {
+            rung: Rung::from_code(rung)?,
             issued: u64::from_be_bytes(*issued),
             expires: u64::from_be_bytes(*expires),
             network: prefix_from_bytes(network.try_into().ok()?)?,
@@ -142,251 +293,5 @@ impl Grant {
     }
 }
 
-pub(crate) const PREFIX_BYTES: usize = 18;
-
-/// Family, length and 16 bytes of address (IPv4: 4, and zeros).
-pub(crate) fn prefix_to_bytes(prefix: Prefix) -> [u8; PREFIX_BYTES] {
-    let mut bytes = [0; PREFIX_BYTES];
-    let mut fill = |family: u8, address: &[u8]| {
-        let parts = [family, prefix.length()]
-            .into_iter()
-            .chain(address.iter().copied());
-        for (to, from) in bytes.iter_mut().zip(parts) {
-            *to = from;
-        }
-    };
-    match prefix.address() {
-        IpAddr::V4(v4) => fill(4, &v4.octets()),
-        IpAddr::V6(v6) => fill(6, &v6.octets()),
-    }
-    bytes
-}
-
-/// The prefix, when the bytes are exactly what [`prefix_to_bytes`] makes of it.
-pub(crate) fn prefix_from_bytes(bytes: [u8; PREFIX_BYTES]) -> Option<Prefix> {
-    let [family, length, address @ ..] = bytes;
-    let address = match family {
-        4 => {
-            let (v4, _) = address.split_first_chunk::<4>()?;
-            IpAddr::from(*v4)
-        }
-        6 => IpAddr::from(address),
-        _ => return None,
-    };
-    let lengths = PrefixLengths {
-        ipv4: length,
-        ipv6: length,
-    };
-    Some(Prefix::of(address, lengths)).filter(|prefix| prefix_to_bytes(*prefix) == bytes)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const NOW: u64 = 1_700_000_000;
-    const HOUR: u64 = 3600;
-
-    fn key() -> Keyring {
-        Keyring::new(b"a secret of the tests, long enough", [])
-    }
-
-    fn network(address: &str) -> Prefix {
-        Prefix::of(address.parse().unwrap(), PrefixLengths::CLIENT)
-    }
-
-    fn home() -> Prefix {
-        network("192.0.2.7")
-    }
-
-    fn grant(network: Prefix) -> Grant {
-        Grant {
-            network,
-            issued: NOW,
-            expires: NOW + HOUR,
-        }
-    }
-
-    fn clearance() -> Clearance {
-        Clearance::new(Rung::ProofOfWork, grant(home()))
-    }
-
-    fn token() -> String {
-        clearance().seal(&key(), "app.example.com").unwrap()
-    }
-
-    fn verify(token: &str, network: Prefix, host: &str, now: u64) -> Option<Rung> {
-        Clearance::verify(token.as_bytes(), &key(), network, host, now)
-    }
-
-    #[test]
-    fn it_holds_for_its_network_host_and_time() {
-        let token = token();
-        let host = "app.example.com";
-        let held = Some(Rung::ProofOfWork);
-        assert_eq!(verify(&token, home(), host, NOW), held);
-        assert_eq!(verify(&token, home(), host, NOW + HOUR - 1), held);
-        assert_eq!(verify(&token, home(), host, NOW + HOUR), None);
-        assert_eq!(verify(&token, home(), host, u64::MAX), None);
-        assert_eq!(verify(&token, home(), "other.example.com", NOW), None);
-        assert_eq!(verify(&token, home(), "", NOW), None);
-        assert_eq!(verify(&token, network("192.0.2.8"), host, NOW), None);
-        assert_eq!(verify(&token, network("2001:db8::1"), host, NOW), None);
-    }
-
-    #[test]
-    fn the_same_address_in_another_length_is_another_network() {
-        let wide = Prefix::of("192.0.2.0".parse().unwrap(), PrefixLengths::NETWORK);
-        assert_eq!(verify(&token(), wide, "app.example.com", NOW), None);
-    }
-
-    #[test]
-    fn forged_truncated_and_foreign_tokens_are_nothing() {
-        let token = token();
-        let host = "app.example.com";
-        for at in 0..token.len() {
-            let mut forged = token.clone().into_bytes();
-            forged[at] ^= 1;
-            assert_eq!(Clearance::verify(&forged, &key(), home(), host, NOW), None);
-            assert_eq!(verify(&token[..at], home(), host, NOW), None);
-        }
-        let other = Keyring::new(b"another secret", []);
-        let foreign = clearance().seal(&other, host).unwrap();
-        assert_eq!(verify(&foreign, home(), host, NOW), None);
-    }
-
-    #[test]
-    fn fields_can_not_be_spliced() {
-        // Sealed by the right key, and still not what a clearance looks like.
-        let sealed = |fields: Writer| key().seal(fields).unwrap();
-        let start = || {
-            Writer::new(Purpose::Clearance)
-                .field(RUNG, &[10])
-                .field(HOST, b"app.example.com")
-        };
-        let bytes = grant(home()).to_bytes();
-        let mut longer = bytes.to_vec();
-        longer.push(0);
-        for (story, token) in [
-            ("no grant", sealed(start())),
-            ("a short grant", sealed(start().field(GRANT, &bytes[1..]))),
-            ("a long grant", sealed(start().field(GRANT, &longer))),
-            (
-                "something behind it",
-                sealed(start().field(GRANT, &bytes).field(9, b"")),
-            ),
-            (
-                "a second host",
-                sealed(start().field(HOST, b"x").field(GRANT, &bytes)),
-            ),
-            (
-                "no host",
-                sealed(
-                    Writer::new(Purpose::Clearance)
-                        .field(RUNG, &[10])
-                        .field(GRANT, &bytes),
-                ),
-            ),
-            (
-                "an unknown rung",
-                sealed(
-                    Writer::new(Purpose::Clearance)
-                        .field(RUNG, &[9])
-                        .field(HOST, b"app.example.com")
-                        .field(GRANT, &bytes),
-                ),
-            ),
-            (
-                "a challenge",
-                sealed(
-                    Writer::new(Purpose::Ticket)
-                        .field(RUNG, &[10])
-                        .field(HOST, b"app.example.com")
-                        .field(GRANT, &bytes),
-                ),
-            ),
-        ] {
-            assert_eq!(
-                verify(&token, home(), "app.example.com", NOW),
-                None,
-                "{story}"
-            );
-        }
-        assert!(
-            verify(
-                &sealed(start().field(GRANT, &bytes)),
-                home(),
-                "app.example.com",
-                NOW
-            )
-            .is_some()
-        );
-    }
-
-    #[test]
-    fn a_visitor_who_moves_keeps_both_networks() {
-        let mobile = network("2001:db8::1");
-        let later = Clearance::new(
-            Rung::ProofOfWork,
-            Grant {
-                network: mobile,
-                issued: NOW + 60,
-                expires: NOW + 60 + HOUR,
-            },
-        );
-        let both = later.after(&clearance(), NOW + 60);
-        let token = both.seal(&key(), "app.example.com").unwrap();
-        let held = Some(Rung::ProofOfWork);
-        assert_eq!(verify(&token, home(), "app.example.com", NOW + 60), held);
-        assert_eq!(verify(&token, mobile, "app.example.com", NOW + 60), held);
-        // Each network keeps its own end.
-        assert_eq!(verify(&token, home(), "app.example.com", NOW + HOUR), None);
-        assert_eq!(verify(&token, mobile, "app.example.com", NOW + HOUR), held);
-    }
-
-    #[test]
-    fn networks_are_few_and_the_newest_stay() {
-        let mut held = clearance();
-        for n in 0..10_u8 {
-            let next = grant(network(&format!("198.51.100.{n}")));
-            held = Clearance::new(Rung::ProofOfWork, next).after(&held, NOW);
-        }
-        let networks: Vec<_> = held.grants.iter().map(|grant| grant.network).collect();
-        let expected: Vec<_> = (6..10)
-            .map(|n| network(&format!("198.51.100.{n}")))
-            .collect();
-        assert_eq!(networks, expected);
-        assert!(held.seal(&key(), &"h".repeat(MAX_HOST)).is_some());
-        assert!(held.seal(&key(), &"h".repeat(MAX_HOST + 1)).is_none());
-    }
-
-    #[test]
-    fn an_expired_network_is_left_behind() {
-        let next = Grant {
-            network: network("198.51.100.1"),
-            issued: NOW + HOUR,
-            expires: NOW + 2 * HOUR,
-        };
-        let held = Clearance::new(Rung::ProofOfWork, next).after(&clearance(), NOW + HOUR);
-        assert_eq!(held.grants.as_slice(), [next]);
-    }
-
-    proptest! {
-        #[test]
-        fn no_bytes_are_a_clearance(token in prop::collection::vec(any::<u8>(), 0..400)) {
-            prop_assert_eq!(Clearance::verify(&token, &key(), home(), "app.example.com", NOW), None);
-        }
-
-        #[test]
-        fn any_clearance_opens_again(v4 in any::<u32>(), v6 in any::<u128>(), length in 0_u8..=128, issued in any::<u64>(), expires in any::<u64>(), host in "[a-z.-]{0,253}") {
-            let lengths = PrefixLengths { ipv4: length.min(32), ipv6: length };
-            for address in [IpAddr::V4(v4.into()), IpAddr::V6(v6.into())] {
-                let network = Prefix::of(address, lengths);
-                let made = Clearance::new(Rung::ProofOfWork, Grant { network, issued, expires });
-                let token = made.seal(&key(), &host).unwrap();
-                prop_assert_eq!(Clearance::open(token.as_bytes(), &key(), &host), Some(made));
-            }
-        }
-    }
-}
+mod tests;

@@ -184,6 +184,8 @@ pub struct Quota {
     pub remaining: u32,
     /// Until the bucket is full again.
     pub reset: Duration,
+    /// Whether it is the bucket of clients with a clearance: [`crate::policy::LimitSpec::cleared_kind`].
+    pub cleared: bool,
 }
 
 /// How many findings and slots one decision can carry without allocating.

@@ -16,8 +16,9 @@
 //!
 //! - A `challenge` without a rung takes the one that the risk calls for ([`Facts::ladder`]).
 //! - A `challenge` is void for a client with a clearance of that rung or a higher one, and where
-//!   nobody is to be challenged: as if the list or rule had found nothing. A limit throttles then
-//!   (what a clearance lifts a limit to is [`crate::policy::LimitSpec::cleared`]).
+//!   nobody is to be challenged: as if the list or rule had found nothing. A limit throttles then.
+//! - A clearance lifts a limit by a factor ([`crate::policy::LimitSpec::cleared`]), in a bucket of its
+//!   own: who has solved what an overdrawn limit asked for starts with a full one.
 //! - A shadow guard that is reached is asked like any other, counts in its own bucket as if it bit,
 //!   goes to [`Decision::observed`], and changes nothing.
 //! - A rule that fails to evaluate does not hold and goes to [`Decision::observed`] too.
@@ -167,6 +168,7 @@ fn tighten(quota: &mut Option<Quota>, limit: usize, level: Level) {
             limit,
             remaining: level.remaining,
             reset: level.reset,
+            cleared: level.cleared,
         });
     }
 }

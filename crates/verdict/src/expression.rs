@@ -12,7 +12,7 @@
 //!
 //! | type | where from |
 //! |---|---|
-//! | text | `request.{method,host,path,query}`, `client.{ja4,crawler}`, `user.id`, `route`, `tls.{version,sni,alpn}`, `"…"`, `'…'`, `r"…"`; literals joined by `+` |
+//! | text | `request.{method,host,path,query}`, `client.{ja4,crawler}`, `clearance.rung`, `user.id`, `route`, `tls.{version,sni,alpn}`, `"…"`, `'…'`, `r"…"`; literals joined by `+` |
 //! | number | `request.size`, `42`, `0x2a`, `size(x)`, `x.size()`, `client.ip.family()`, `+ - * / %` |
 //! | condition | `user.authenticated`, `true`, `false`, and all below |
 //! | address | `client.ip`, `ip("192.0.2.1")` |

@@ -57,4 +57,6 @@ pub struct Level {
     pub remaining: u32,
     /// Until it is full again.
     pub reset: Duration,
+    /// Whether it is the larger one of clients with a clearance.
+    pub cleared: bool,
 }

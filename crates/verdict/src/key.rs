@@ -20,6 +20,17 @@ use std::{hash::Hasher, net::IpAddr};
 /// - `user.role` is the set of the user's roles, in whatever order they came: users with the same
 ///   roles share one bucket. It is absent when there are none.
 pub(crate) fn hash(parts: &[KeyPart], facts: &Facts<'_>, seed: Seed) -> Option<KeyHash> {
+    Some(KeyHash(written(parts, facts, seed)?.finish()))
+}
+
+/// The key under which the same request counts once its client holds a clearance.
+pub(crate) fn hash_cleared(parts: &[KeyPart], facts: &Facts<'_>, seed: Seed) -> Option<KeyHash> {
+    let mut hasher = written(parts, facts, seed)?;
+    head(&mut hasher, 15, 0);
+    Some(KeyHash(hasher.finish()))
+}
+
+fn written(parts: &[KeyPart], facts: &Facts<'_>, seed: Seed) -> Option<SipHasher13> {
     let mut hasher = seed.hasher();
     for part in parts {
         match part {
@@ -38,7 +49,7 @@ pub(crate) fn hash(parts: &[KeyPart], facts: &Facts<'_>, seed: Seed) -> Option<K
             KeyPart::Cookie(name) => text(&mut hasher, 14, facts.request.headers.cookie(name)?),
         }
     }
-    Some(KeyHash(hasher.finish()))
+    Some(hasher)
 }
 
 fn present(text: &str) -> Option<&[u8]> {

@@ -5,7 +5,7 @@
 use crate::{
     Nanos,
     bucket::Rate,
-    decision::{Action, Decision, Finding, Mode, Source},
+    decision::{Action, Decision, Finding, Mode, Rung, Source},
     engine,
     expression::Expression,
     facts::Facts,
@@ -59,8 +59,8 @@ pub struct LimitSpec {
     pub kind: LimitKind,
     pub over: Action,
     pub mode: Mode,
-    /// How many times the limit a client with a clearance has; 1: none more. A silent clearance counts
-    /// only where the limit asks for no more than that.
+    /// How many times the limit a client with a clearance has; 1: none more. Which clearance it takes
+    /// is [`Self::lifted_by`].
     pub cleared: NonZeroU32,
     /// On every request, whether or not its route names it.
     pub all: bool,
@@ -72,6 +72,41 @@ pub struct LimitSpec {
     /// burst of 1 all are alike, so there the bound should exceed the new keys that may come in the
     /// time a token takes.
     pub max_keys: u32,
+}
+
+impl LimitSpec {
+    /// The clearance that lifts this limit: what its own `challenge` asks for where it names a rung,
+    /// else a proof of work. A silent one is had for nothing, so it lifts only what asks for no more.
+    #[must_use]
+    pub fn lifted_by(&self) -> Rung {
+        match self.over {
+            Action::Challenge(Some(rung)) => rung,
+            _ => Rung::ProofOfWork,
+        }
+    }
+
+    /// What counts for clients with that clearance. What a bulkhead protects is lifted for nobody.
+    #[must_use]
+    pub fn cleared_kind(&self) -> LimitKind {
+        let times = |number: NonZeroU32| number.saturating_mul(self.cleared);
+        match self.kind {
+            LimitKind::Rate {
+                amount,
+                period,
+                burst,
+            } => LimitKind::Rate {
+                amount: times(amount),
+                period,
+                burst: times(burst),
+            },
+            LimitKind::Concurrent { max } => LimitKind::Concurrent { max: times(max) },
+            bulkhead @ LimitKind::Bulkhead { .. } => bulkhead,
+        }
+    }
+
+    fn lifts(&self) -> bool {
+        self.cleared > NonZeroU32::MIN
+    }
 }
 
 /// What a limit counts.
@@ -323,7 +358,14 @@ impl Limit {
                     _ => Arc::new(KeyTable::new(spec.max_keys)),
                 };
                 let rate = Rate::new(amount, period, burst);
-                Self::Rate(RateLimit::new(spec.key.clone(), rate, spec.over, table))
+                let cleared = match spec.cleared_kind() {
+                    LimitKind::Rate { amount, burst, .. } if spec.lifts() => {
+                        Some((spec.lifted_by(), Rate::new(amount, period, burst)))
+                    }
+                    _ => None,
+                };
+                let key = spec.key.clone();
+                Self::Rate(RateLimit::new(key, rate, cleared, spec.over, table))
             }
             LimitKind::Concurrent { max } => {
                 let table = match previous {
@@ -336,6 +378,12 @@ impl Limit {
                 Self::Concurrent(ConcurrencyLimit {
                     key: spec.key.clone(),
                     max,
+                    cleared: match spec.cleared_kind() {
+                        LimitKind::Concurrent { max } if spec.lifts() => {
+                            Some((spec.lifted_by(), max))
+                        }
+                        _ => None,
+                    },
                     over: spec.over,
                     table,
                 })

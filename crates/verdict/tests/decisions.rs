@@ -16,6 +16,8 @@ use verdict::{
 const NOW: Nanos = Nanos(1_000_000_000);
 const VISITOR: &str = "198.51.100.9";
 
+#[path = "decisions/clearances.rs"]
+mod clearances;
 #[path = "decisions/keys.rs"]
 mod keys;
 #[path = "decisions/limits.rs"]

@@ -1,8 +1,10 @@
 //! The bans commands against a real admin listener.
 
-use super::*;
+use super::{access::*, *};
 use crate::admin::tests::{TOKEN, start};
+use crate::config::model::Secret;
 use clap::Parser;
+use std::net::SocketAddr;
 
 #[derive(Parser)]
 struct Words {
@@ -100,11 +102,11 @@ fn wrong_words_are_wrong_usage() {
     ] {
         assert!(parse(words).is_err(), "{words:?}");
     }
-    let nothing_given = parse(&["list"]).unwrap().endpoint(no_config);
+    let nothing_given = parse(&["list"]).unwrap().access.endpoint(no_config);
     assert!(matches!(nothing_given, Err(Failure::Usage(_))));
     let no_file = parse(&["list", "--token-file", "/nonexistent"]).unwrap();
     assert!(matches!(
-        no_file.endpoint(no_config),
+        no_file.access.endpoint(no_config),
         Err(Failure::Usage(_))
     ));
 }
@@ -113,6 +115,7 @@ fn wrong_words_are_wrong_usage() {
 fn a_configuration_names_address_and_token() {
     let command = parse(&["list", "--config", "x.yaml"]).unwrap();
     let endpoint = command
+        .access
         .endpoint(|_| {
             Ok(Some(Admin {
                 address: "0.0.0.0:9191".parse().unwrap(),
@@ -123,4 +126,47 @@ fn a_configuration_names_address_and_token() {
         .unwrap();
     assert_eq!(endpoint.url, "http://127.0.0.1:9191");
     assert!(endpoint.token.matches(TOKEN.as_bytes()));
+}
+
+#[tokio::test]
+async fn an_operator_takes_clearances_back() {
+    #[derive(Parser)]
+    struct Words {
+        #[command(flatten)]
+        clearances: ClearancesCommand,
+    }
+    let running = start(Some(TOKEN)).await;
+    let endpoint = Endpoint {
+        url: format!("http://{}", running.address),
+        token: Secret::new(TOKEN),
+    };
+    let parse = |words: &[&str]| {
+        let words = std::iter::once("clearances").chain(words.iter().copied());
+        Words::try_parse_from(words).map(|words| words.clearances)
+    };
+    let run = async |words: &[&str]| parse(words).unwrap().ask(&endpoint).await.unwrap();
+    assert_eq!(run(&["list"]).await, "nothing is revoked\n");
+    let said = run(&["revoke", "2001:db8::7"]).await;
+    assert!(
+        said.starts_with("clearances of 2001:db8::/48 that were issued until 20"),
+        "{said}"
+    );
+    let said = run(&["revoke", "t13d1516h2_8daaf6152771_02713d6af862"]).await;
+    assert!(
+        said.starts_with("clearances of ja4 8daaf6152771 that"),
+        "{said}"
+    );
+    let listed = run(&["list"]).await;
+    assert!(listed.starts_with("WHOSE"), "{listed}");
+    assert!(listed.contains("\n2001:db8::/48  "), "{listed}");
+    assert!(listed.contains("\nja4 8daaf6152771  "), "{listed}");
+    assert!(run(&["list", "--json"]).await.contains("\"total\": 2"));
+    for words in [
+        &["revoke"][..],
+        &["revoke", "everything"],
+        &["remove", "x"],
+        &[],
+    ] {
+        assert!(parse(words).is_err(), "{words:?}");
+    }
 }

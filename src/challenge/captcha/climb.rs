@@ -59,7 +59,7 @@ impl Challenges {
 
     /// A captcha in place of the puzzle of a good ticket, for the same target and worth as much.
     fn instead(&self, visit: &Visit<'_>, ticket: &Ticket, kind: Kind) -> Answered {
-        let spent = self.spent.contains(ticket.id);
+        let spent = self.spent.is_spent(&ticket.id);
         if spent && !is_captcha(ticket.kind) {
             let reply = unsolved(Outcome::Replayed, visit);
             return (reply, Some(Settled::new(ticket.worth, Outcome::Replayed)));
@@ -91,13 +91,15 @@ impl Challenges {
                 Some(Settled::new(ticket.worth, Outcome::TooMany)),
             );
         }
-        if !self.spent.insert(ticket.id, ticket.expires, visit.now) {
+        // Before it is looked at: many answers at once are one answer.
+        if !self.spent.fail(ticket.id, ticket.expires, visit.now) {
             return self.again(visit, ticket, Notice::Used);
         }
         if let Err(outcome) = captcha.check(visit, opened, answer).await {
             captcha.wrong.count(visit);
             return self.another(visit, ticket, ticket.kind, Some(Notice::Wrong), outcome);
         }
+        self.spent.keep(ticket.id, ticket.expires, visit.now);
         if ticket.kind == Kind::Question && captcha.questions.take(visit).is_err() {
             return self.again(visit, ticket, Notice::NoQuestions);
         }

@@ -14,7 +14,7 @@ use super::{
     },
     texts::View,
 };
-use crate::{facts::Facts, prefix::Prefix};
+use crate::{decision::Rung, facts::Facts, prefix::Prefix};
 use ipnet::IpNet;
 use memchr::memmem;
 use std::net::IpAddr;
@@ -63,6 +63,7 @@ impl Text {
                 TextField::Query => facts.request.query,
                 TextField::Ja4 => facts.client.ja4.as_bytes(),
                 TextField::Crawler => facts.client.crawler.as_bytes(),
+                TextField::Clearance => facts.clearance.map_or("", Rung::name).as_bytes(),
                 TextField::UserId => facts.user.id.as_bytes(),
                 TextField::Route => facts.route_name.as_bytes(),
                 TextField::TlsVersion => facts.tls.version.as_bytes(),

@@ -15,7 +15,7 @@ pub(super) enum Variable {
 }
 
 /// Every variable, by its full name.
-pub(super) const VARIABLES: [(&str, Variable); 17] = [
+pub(super) const VARIABLES: [(&str, Variable); 18] = [
     ("request.method", Variable::Text(TextField::Method)),
     ("request.host", Variable::Text(TextField::Host)),
     ("request.path", Variable::Text(TextField::Path)),
@@ -26,6 +26,7 @@ pub(super) const VARIABLES: [(&str, Variable); 17] = [
     ("client.network", Variable::Network),
     ("client.ja4", Variable::Text(TextField::Ja4)),
     ("client.crawler", Variable::Text(TextField::Crawler)),
+    ("clearance.rung", Variable::Text(TextField::Clearance)),
     ("user.id", Variable::Text(TextField::UserId)),
     ("user.roles", Variable::Roles),
     (

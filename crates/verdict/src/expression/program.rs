@@ -19,6 +19,7 @@ pub(super) enum TextField {
     Query,
     Ja4,
     Crawler,
+    Clearance,
     UserId,
     Route,
     TlsVersion,

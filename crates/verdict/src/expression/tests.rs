@@ -5,6 +5,7 @@ mod refused;
 mod stories;
 
 use super::{EvaluationError, Expression, Lists};
+use crate::decision::Rung;
 use crate::facts::{Client, Facts, Headers, Request, Tls, User};
 use crate::prefix::{Prefix, PrefixLengths};
 use std::{net::IpAddr, sync::Arc};
@@ -22,6 +23,7 @@ struct Visit {
     user: String,
     roles: Vec<String>,
     encrypted: bool,
+    clearance: Option<Rung>,
 }
 
 /// Mina, an editor, reads a page over TLS.
@@ -42,6 +44,7 @@ fn mina() -> Visit {
         user: "mina".into(),
         roles: vec!["editor".into(), "eu-staff".into()],
         encrypted: true,
+        clearance: Some(Rung::Captcha),
     }
 }
 
@@ -58,6 +61,7 @@ fn nobody() -> Visit {
         user: String::new(),
         roles: Vec::new(),
         encrypted: false,
+        clearance: None,
     }
 }
 
@@ -121,9 +125,9 @@ impl Visit {
             route: Some(0),
             route_name: "app",
             upstream: "app",
-            clearance: None,
+            clearance: self.clearance,
             unchallenged: false,
-            ladder: &crate::decision::Rung::ProofOfWork,
+            ladder: &Rung::ProofOfWork,
         };
         condition.holds(&facts, &TwoLists)
     }

@@ -2,7 +2,7 @@
 
 use super::{Case, Guard, Judgement};
 use crate::{
-    decision::{Action, Reason},
+    decision::{Action, Reason, Rung},
     key,
     key_table::{KeyHash, Seed},
     policy::KeyPart,
@@ -160,6 +160,9 @@ impl Hasher for Hashed {
 pub(crate) struct ConcurrencyLimit {
     pub(crate) key: Vec<KeyPart>,
     pub(crate) max: NonZeroU32,
+    /// For clients with a clearance of this rung or a higher one, where it is more. All requests of a
+    /// key are counted together, whoever is cleared.
+    pub(crate) cleared: Option<(Rung, NonZeroU32)>,
     pub(crate) over: Action,
     pub(crate) table: Arc<InFlight>,
 }
@@ -173,9 +176,13 @@ impl Guard for ConcurrencyLimit {
             Action::Delay(None) => Action::Throttle,
             over => over,
         };
-        let (slot, in_flight) = self.table.enter(key, self.max, over.refuses());
+        let max = match self.cleared {
+            Some((rung, more)) if case.facts.clearance >= Some(rung) => more,
+            _ => self.max,
+        };
+        let (slot, in_flight) = self.table.enter(key, max, over.refuses());
         Judgement {
-            found: (in_flight >= self.max.get())
+            found: (in_flight >= max.get())
                 .then_some((over, Reason::OverConcurrency { in_flight })),
             level: None,
             slot,

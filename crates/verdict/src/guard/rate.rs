@@ -3,7 +3,7 @@
 use super::{Case, Guard, Judgement, Level};
 use crate::{
     bucket::{Bucket, Rate},
-    decision::{Action, Reason},
+    decision::{Action, Reason, Rung},
     key,
     key_table::KeyTable,
     policy::KeyPart,
@@ -20,17 +20,28 @@ pub const LONGEST_QUEUE: Duration = Duration::from_secs(5);
 pub(crate) struct RateLimit {
     key: Vec<KeyPart>,
     bucket: Bucket,
+    /// Of clients with a clearance of this rung or a higher one, where they have more. Their keys are
+    /// others in the same table.
+    cleared: Option<(Rung, Bucket)>,
     over: Action,
 }
 
 impl RateLimit {
-    pub(crate) fn new(key: Vec<KeyPart>, rate: Rate, over: Action, table: Arc<KeyTable>) -> Self {
+    pub(crate) fn new(
+        key: Vec<KeyPart>,
+        rate: Rate,
+        cleared: Option<(Rung, Rate)>,
+        over: Action,
+        table: Arc<KeyTable>,
+    ) -> Self {
         let queue = match over {
             Action::Delay(None) => LONGEST_QUEUE,
             _ => Duration::ZERO,
         };
         Self {
             key,
+            cleared: cleared
+                .map(|(rung, rate)| (rung, Bucket::new(rate, queue, Arc::clone(&table)))),
             bucket: Bucket::new(rate, queue, table),
             over,
         }
@@ -43,10 +54,19 @@ impl RateLimit {
 
 impl Guard for RateLimit {
     fn judge(&self, case: &Case<'_>) -> Judgement {
-        let Some(key) = key::hash(&self.key, case.facts, self.table().seed()) else {
+        let seed = self.table().seed();
+        let cleared = self
+            .cleared
+            .as_ref()
+            .filter(|(rung, _)| case.facts.clearance >= Some(*rung));
+        let (bucket, key) = match cleared {
+            None => (&self.bucket, key::hash(&self.key, case.facts, seed)),
+            Some((_, bucket)) => (bucket, key::hash_cleared(&self.key, case.facts, seed)),
+        };
+        let Some(key) = key else {
             return Judgement::default();
         };
-        let taken = self.bucket.take(key, case.now);
+        let taken = bucket.take(key, case.now);
         let found = if !taken.admitted {
             Some(match self.over {
                 Action::Delay(None) => Action::Throttle,
@@ -62,6 +82,7 @@ impl Guard for RateLimit {
             level: Some(Level {
                 remaining: taken.remaining,
                 reset: taken.reset,
+                cleared: cleared.is_some(),
             }),
             slot: None,
         }
