@@ -101,6 +101,8 @@ fn every_metric_is_documented_and_every_documented_one_is_there() {
         "rempart_upstream_requests_total",
         "rempart_challenges_total",
         "rempart_challenge_solve_seconds",
+        "rempart_challenge_provider_total",
+        "rempart_crawler_lookups_total",
         "rempart_bans_placed_total",
         "rempart_requests_total",
         "rempart_request_duration_seconds",

@@ -140,21 +140,31 @@ pub fn fold(text: &str) -> String {
 fn letters(text: &str) -> impl Iterator<Item = char> {
     let long = text.chars().nth(MAX_CHARACTERS).is_some();
     let text = if long { "" } else { text };
-    DecomposingNormalizerBorrowed::new_nfkd()
+    let normalizer = DecomposingNormalizerBorrowed::new_nfkd();
+    let plain = normalizer
         .normalize_iter(text.chars())
+        .filter(|character| is_voice(*character) || character.is_alphanumeric());
+    // Again, since what stood apart now stands together: marks have an order.
+    normalizer
+        .normalize_iter(plain)
         .map(|character| match character {
             '\u{660}'..='\u{669}' => digit(character, '\u{660}'),
             '\u{6f0}'..='\u{6f9}' => digit(character, '\u{6f0}'),
             other => other,
         })
-        .filter(|character| character.is_alphanumeric() && !is_mark(*character))
+        .filter(|character| !is_mark(*character))
         .flat_map(char::to_uppercase)
         .take(4 * MAX_CHARACTERS)
         .collect::<Vec<_>>()
         .into_iter()
 }
 
-/// Marks that may be left out, and the stretcher of Arabic. Those of kana make other sounds.
+/// The marks of kana that make other sounds of them.
+fn is_voice(character: char) -> bool {
+    matches!(character, '\u{3099}' | '\u{309a}')
+}
+
+/// Marks that may be left out, and the stretcher of Arabic.
 fn is_mark(character: char) -> bool {
     matches!(character, '\u{300}'..='\u{36f}' | '\u{640}' | '\u{64b}'..='\u{65f}' | '\u{670}')
 }

@@ -1,0 +1,67 @@
+// A real browser meets a third party's widget, whose script a local server plays: it opens the page;
+// and where it can't, there is another way.
+//
+// BASE_URL  where Rempart listens; every path asked for below must be challenged
+// PROVIDER  as in the configuration
+
+import assert from 'node:assert/strict';
+import { base, run, shot, withPage } from './harness.mjs';
+
+const provider = process.env.PROVIDER ?? 'turnstile';
+const french = { locale: 'fr-FR', viewport: { width: 375, height: 667 } };
+const open = (page, path) => page.goto(new URL(path, base).href);
+const other = (page) => page.locator('button[name=instead][value=image]:visible');
+
+const stories = {
+  'the widget opens the page': () => withPage({}, async (page, context) => {
+    await open(page, '/some/page?a=1');
+    if (provider !== 'recaptcha_v3') {
+      // By keyboard alone.
+      await page.locator('#human').waitFor();
+      await shot(page, `third-party-${provider}`);
+      await page.locator('#human').focus();
+      await page.keyboard.press('Space');
+    }
+    await page.getByText('original').waitFor({ timeout: 30_000 });
+    assert.equal(new URL(page.url()).pathname + new URL(page.url()).search, '/some/page?a=1');
+    const cookies = await context.cookies();
+    assert.ok(cookies.some((cookie) => cookie.name === 'rempart-clearance'), 'no clearance');
+  }),
+};
+
+if (provider === 'turnstile') {
+  Object.assign(stories, {
+    'a blocked script leaves another way': () => withPage(french, async (page) => {
+      page.removeAllListeners('console');
+      await page.route('**/api.js*', (route) => route.abort());
+      await open(page, '/page');
+      await other(page).waitFor({ timeout: 30_000 });
+      assert.match(await page.locator('#say').innerText(), /autre chemin/);
+      assert.equal(await page.locator('#go').isDisabled(), true);
+      await shot(page, 'third-party-blocked');
+    }),
+
+    'a silent script leaves another way': () => withPage({ colorScheme: 'dark' }, async (page) => {
+      await page.route('**/api.js*', (route) => route.fulfill({ contentType: 'text/javascript', body: '' }));
+      await open(page, '/page');
+      await other(page).waitFor({ timeout: 30_000 });
+    }),
+
+    'no JavaScript leaves another way': () => withPage({ javaScriptEnabled: false }, async (page) => {
+      await open(page, '/page');
+      await other(page).waitFor({ timeout: 30_000 });
+      assert.equal(await page.locator('#third').isVisible(), false);
+      await shot(page, 'third-party-noscript');
+    }),
+
+    'no cookies is told so': () => withPage({}, async (page) => {
+      await page.addInitScript(() => {
+        Object.defineProperty(Navigator.prototype, 'cookieEnabled', { get: () => false });
+      });
+      await open(page, '/page');
+      assert.match(await page.locator('#say').innerText(), /needs cookies/);
+    }),
+  });
+}
+
+await run(stories);
