@@ -456,8 +456,11 @@ impl Challenges {
             Err(outcome) => {
                 let kind = self.next_kind(ticket, outcome);
                 let again = || self.issue(kind, ticket.worth, visit);
-                let page = Some(visit).filter(|visit| visit.html && !answer.is_json());
-                let reply = page.and_then(|_| again());
+                // Scripts and programs ask for a new one themselves, but do not know that another
+                // kind takes the place of a provider's.
+                let page = visit.html && !answer.is_json();
+                let given = page || ticket.kind == Kind::ThirdParty;
+                let reply = given.then(again).flatten();
                 let reply = reply.unwrap_or_else(|| unsolved(outcome, visit));
                 (reply, counted(ticket.worth, outcome))
             }

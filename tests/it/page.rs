@@ -1,6 +1,6 @@
 //! The challenge page and the silent rung: what visitors see, in a real browser and over the wire.
 
-use crate::harness::{Edge, Folder, Upstream, file, tools, upstream::drain};
+use crate::harness::{Edge, Folder, Upstream, edge::HEAD, file, tools, upstream::drain};
 use std::{net::SocketAddr, process::Command};
 
 const LOGO: &str = "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 48 48\" width=\"48\" height=\"48\">\
@@ -27,7 +27,7 @@ fn edge(upstream: SocketAddr, rules: &str, challenge: &str) -> Edge {
     Edge::in_folder(
         folder,
         &format!(
-            "upstreams: {{ app: {{ endpoints: [{upstream}] }} }}\n\
+            "{HEAD}upstreams: {{ app: {{ endpoints: [{upstream}] }} }}\n\
              routes: [{{ name: app, path: /, upstream: app }}]\n\
              rules: [{rules}]\n\
              challenge: {{ {challenge} }}\n"
