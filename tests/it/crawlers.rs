@@ -149,7 +149,10 @@ fn a_verified_crawler_is_not_challenged_and_a_fake_one_is() {
     assert!(edge.metric("rempart_crawler_requests_total", &[]) >= 2.0);
     // The address alone is not enough either; and rules know the crawler.
     assert_eq!(ask(&edge, "/", "Mozilla/5.0", "66.249.66.1"), challenged);
-    assert_eq!(ask(&edge, "/private", GOOGLEBOT, "66.249.66.1"), (403, false));
+    assert_eq!(
+        ask(&edge, "/private", GOOGLEBOT, "66.249.66.1"),
+        (403, false)
+    );
     // Nobody is asked twice, and a reload forgets nothing.
     let asked = names.asked.load(SeqCst);
     let before = edge.reloads();
