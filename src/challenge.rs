@@ -377,7 +377,7 @@ impl Challenges {
         }
         let rung = Self::suited(rung, visit);
         let reply = self
-            .issue(self.kind_of(rung), rung, visit)
+            .issue(self.kind_of(rung, visit), rung, visit)
             .unwrap_or_else(|| Reply::refusal(StatusCode::FORBIDDEN, visit.request_id, visit.html));
         match rung {
             Rung::Silent => match self.clearances.grant(visit, rung) {
@@ -454,7 +454,7 @@ impl Challenges {
         match self.check(visit, &opened, answer).await {
             Ok(reply) => (reply, Some(self.solved(visit, ticket))),
             Err(outcome) => {
-                let kind = self.next_kind(ticket, outcome);
+                let kind = self.next_kind(ticket, outcome, visit);
                 let again = || self.issue(kind, ticket.worth, visit);
                 // Scripts and programs ask for a new one themselves, but do not know that another
                 // kind takes the place of a provider's.
@@ -501,9 +501,16 @@ impl Challenges {
         if self.spent.is_spent(&ticket.id) {
             return Err(Outcome::Replayed);
         }
+        // A provider is asked once a ticket, and not once for each of many answers at once.
+        let is_asked = ticket.kind == Kind::ThirdParty;
+        if is_asked && !self.spent.fail(ticket.id, ticket.expires, visit.now) {
+            return Err(Outcome::Replayed);
+        }
         let challenge = self.challenge(ticket.kind);
         challenge.check(visit, opened, answer).await?;
-        if !self.spend(ticket, visit.now) {
+        if is_asked {
+            self.spent.keep(ticket.id, ticket.expires, visit.now);
+        } else if !self.spend(ticket, visit.now) {
             return Err(Outcome::Replayed);
         }
         self.cleared(visit, answer, ticket)
@@ -511,13 +518,15 @@ impl Challenges {
 
     /// The puzzle after one that was not solved: the same kind again, or the captcha where the provider
     /// refused the visitor or could not be asked.
-    fn next_kind(&self, ticket: &Ticket, outcome: Outcome) -> Kind {
+    fn next_kind(&self, ticket: &Ticket, outcome: Outcome, visit: &Visit<'_>) -> Kind {
         match (ticket.kind, outcome) {
             (Kind::ThirdParty, Outcome::Failed) if self.third_party.can_be_retried() => {
-                self.kind_of(Rung::ThirdParty)
+                self.kind_of(Rung::ThirdParty, visit)
             }
-            (Kind::ThirdParty, Outcome::Failed | Outcome::ProviderFailed) => Kind::Image,
-            (Kind::ThirdParty, _) => self.kind_of(Rung::ThirdParty),
+            (Kind::ThirdParty, Outcome::Failed | Outcome::ProviderFailed | Outcome::TooMany) => {
+                Kind::Image
+            }
+            (Kind::ThirdParty, _) => self.kind_of(Rung::ThirdParty, visit),
             (kind, _) => kind,
         }
     }
@@ -556,12 +565,12 @@ impl Challenges {
     }
 
     /// The puzzle that a rung begins with.
-    fn kind_of(&self, rung: Rung) -> Kind {
+    fn kind_of(&self, rung: Rung, visit: &Visit<'_>) -> Kind {
         match rung {
             Rung::Silent => Kind::Silent,
             Rung::ProofOfWork => Kind::ProofOfWork,
             // While the provider fails, our own captcha is worth as much.
-            Rung::ThirdParty if self.third_party.is_available() => Kind::ThirdParty,
+            Rung::ThirdParty if self.third_party.is_available(visit) => Kind::ThirdParty,
             Rung::Captcha | Rung::ThirdParty => Kind::Image,
         }
     }
