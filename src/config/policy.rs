@@ -233,6 +233,9 @@ fn limit(ctx: &mut Context, name: Arc<str>, node: &Node) -> Option<LimitSpec> {
              `over` can only be `throttle`",
         );
     }
+    if over == Some(Action::Challenge(None)) {
+        ctx.limits_by_risk.push(fields.key_place("over").clone());
+    }
     let cleared = fields.optional(ctx, "cleared", decode::whole(1..=100));
     if fields.take("cleared").is_none() {
         let challenges = matches!(over, Some(Action::Challenge(_)));
