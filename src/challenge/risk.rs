@@ -200,7 +200,7 @@ mod tests {
             html: false,
             ..page
         };
-        let rung = |visitor| risks.rung(risks.assess(visitor, Reason::Matched));
+        let rung = |visitor: &Visitor<'_>| risks.rung(risks.assess(visitor, Reason::Matched));
         // One a second, so that it is no load.
         for second in 0..300 {
             let now = page.now.after(Duration::from_secs(second));
@@ -220,17 +220,17 @@ mod tests {
         let risks = Risks::build(&spec, None);
         let headers = browser();
         let visitor = visitor(&headers);
-        let network = |address: &str| Prefix::of(address.parse().unwrap(), PrefixLengths::NETWORK);
+        let of = |address: &str, lengths| Prefix::of(address.parse().unwrap(), lengths);
         let busy = Visitor {
-            client: network("198.51.100.7"),
-            network: network("198.51.100.7"),
+            client: of("198.51.100.7", PrefixLengths::CLIENT),
+            network: of("198.51.100.7", PrefixLengths::NETWORK),
             ..visitor
         };
-        for client in 0..50 {
-            let client = network(&format!("198.51.100.{client}"));
+        for client in 100..150 {
+            let client = of(&format!("198.51.100.{client}"), PrefixLengths::CLIENT);
             risks.issued(client, busy.network, true, visitor.now);
         }
-        let rung = |visitor| risks.rung(risks.assess(visitor, Reason::Matched));
+        let rung = |visitor: &Visitor<'_>| risks.rung(risks.assess(visitor, Reason::Matched));
         assert_eq!(rung(&visitor), Rung::Silent);
         assert_eq!(rung(&busy), Rung::ProofOfWork);
     }

@@ -142,3 +142,44 @@ fn an_empty_policy_allows() {
     assert_eq!(told(&decision), (Action::Allow, ""));
     assert!(decision.quota.is_none() && decision.observed.is_empty());
 }
+
+/// Counts how often the risk was asked for.
+#[derive(Default)]
+struct Counted(std::sync::atomic::AtomicUsize);
+
+impl Ladder for Counted {
+    fn rung(&self, _: Reason) -> Rung {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Rung::Captcha
+    }
+}
+
+#[test]
+fn the_risk_is_judged_only_where_somebody_may_be_challenged() {
+    let policy = Policy::build(
+        PolicySpec {
+            rules: vec![rule("prove", "true", Action::Challenge(None))],
+            ..PolicySpec::default()
+        },
+        None,
+    );
+    let ladder = Counted::default();
+    let usual = Facts {
+        ladder: &ladder,
+        ..facts("192.0.2.7")
+    };
+    let asked = || ladder.0.swap(0, std::sync::atomic::Ordering::Relaxed);
+    let decide = |facts: &Facts<'_>| policy.decide(facts, Nanos(1)).action;
+    let exempt = Facts {
+        unchallenged: true,
+        ..usual
+    };
+    assert_eq!((decide(&exempt), asked()), (Action::Allow, 0));
+    let highest = Facts {
+        clearance: Some(Rung::ThirdParty),
+        ..usual
+    };
+    assert_eq!((decide(&highest), asked()), (Action::Allow, 0));
+    let challenged = Action::Challenge(Some(Rung::Captcha));
+    assert_eq!((decide(&usual), asked()), (challenged, 1));
+}
