@@ -124,7 +124,10 @@ fn config(ctx: &mut Context) -> Option<Config> {
         }
     }
     if let Some(challenge) = &challenge
-        && challenge.ladder.iter().all(|rung| *rung == verdict::decision::Rung::Silent)
+        && challenge
+            .ladder
+            .iter()
+            .all(|rung| *rung == verdict::decision::Rung::Silent)
     {
         for place in std::mem::take(&mut ctx.limits_by_risk) {
             ctx.problems.add(&place, challenge::NOTHING_LIFTS);

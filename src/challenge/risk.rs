@@ -151,7 +151,8 @@ mod tests {
         risks.solved(visitor.client, Rung::Captcha, visitor.now);
         assert_eq!(rung(Reason::Matched), Rung::Silent);
         // Over a reload too.
-        (0..30).for_each(|_| risks.issued(visitor.client, visitor.network, visitor.html, visitor.now));
+        (0..30)
+            .for_each(|_| risks.issued(visitor.client, visitor.network, visitor.html, visitor.now));
         let reloaded = Risks::build(&model::Challenge::default(), Some(&risks));
         let risk = reloaded.assess(&visitor, Reason::Matched);
         assert_eq!(reloaded.rung(risk), Rung::Captcha);

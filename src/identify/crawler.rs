@@ -10,6 +10,7 @@ mod lookup;
 mod table;
 
 use crate::config::model;
+use flights::Flights;
 use hickory_resolver::{
     TokioResolver,
     config::{LookupIpStrategy, NameServerConfig, ResolverConfig},
@@ -17,7 +18,6 @@ use hickory_resolver::{
     proto::rr::Name,
 };
 use http::{HeaderMap, header::USER_AGENT};
-use flights::Flights;
 use memchr::memmem::Finder;
 use std::{
     net::{IpAddr, SocketAddr},
