@@ -109,7 +109,7 @@ impl Challenges {
             .filter(|ticket| ticket.kind == Kind::Silent);
         let Some(ticket) = ticket else {
             return (
-                self.told(&self.silent.lapsed, "/", Outcome::Invalid, visit),
+                told(&self.silent.lapsed, "/", Outcome::Invalid, visit),
                 (Rung::Silent, Outcome::Invalid),
             );
         };
@@ -120,7 +120,7 @@ impl Challenges {
             } else {
                 target
             };
-            let reply = self.told(&self.silent.lapsed, target, outcome, visit);
+            let reply = told(&self.silent.lapsed, target, outcome, visit);
             return (reply, (ticket.worth, outcome));
         }
         let holds = self.clearances.rung(&Bearer {
@@ -135,7 +135,7 @@ impl Challenges {
         let back = holds.and_then(|_| Reply::redirect(StatusCode::SEE_OTHER, target));
         back.map_or_else(
             || {
-                let reply = self.told(&self.silent.cookies, target, Outcome::Failed, visit);
+                let reply = told(&self.silent.cookies, target, Outcome::Failed, visit);
                 (reply, (ticket.worth, Outcome::Failed))
             },
             |reply| {
@@ -149,14 +149,14 @@ impl Challenges {
             },
         )
     }
+}
 
-    /// What to do now, as a page with a link to `next`.
-    fn told(&self, page: &Templates, next: &str, outcome: Outcome, visit: &Visit<'_>) -> Reply {
-        if visit.html {
-            page.render(visit, &[("next", &escape(next))])
-        } else {
-            super::unsolved(outcome, visit)
-        }
+/// What to do now, as a page with a link to `next`.
+fn told(page: &Templates, next: &str, outcome: Outcome, visit: &Visit<'_>) -> Reply {
+    if visit.html {
+        page.render(visit, &[("next", &escape(next))])
+    } else {
+        super::unsolved(outcome, visit)
     }
 }
 

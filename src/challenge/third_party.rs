@@ -187,8 +187,9 @@ impl Challenge for ThirdParty {
             now: i64::try_from(visit.seconds()).unwrap_or(i64::MAX),
         };
         // Before it is asked: of many answers at once no more are taken there than one after another.
-        let taken = active.refused.take(visit);
-        taken.map_err(|_| Outcome::TooMany)?;
+        if active.refused.take(visit).is_err() {
+            return Err(Outcome::TooMany);
+        }
         let verdict = active.verifier.verify(token, expected).await;
         if verdict != Verdict::Refused {
             active.refused.give_back(visit);
