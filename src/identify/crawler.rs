@@ -87,19 +87,18 @@ impl Crawlers {
         let same = previous
             .map(|previous| &previous.shared)
             .filter(|shared| shared.spec == spec.crawlers && shared.server == spec.resolver);
-        let shared = match same {
-            Some(shared) => Arc::clone(shared),
-            None => {
-                let resolver = resolver(spec.resolver)
-                    .map_err(|e| format!("crawlers can't be looked up in the DNS: {e}"))?;
-                Arc::new(Shared::new(
-                    &spec.crawlers,
-                    spec.resolver,
-                    resolver,
-                    control,
-                    count,
-                ))
-            }
+        let shared = if let Some(shared) = same {
+            Arc::clone(shared)
+        } else {
+            let resolver = resolver(spec.resolver)
+                .map_err(|e| format!("crawlers can't be looked up in the DNS: {e}"))?;
+            Arc::new(Shared::new(
+                &spec.crawlers,
+                spec.resolver,
+                resolver,
+                control,
+                count,
+            ))
         };
         Ok(Some(Self::over(shared)))
     }

@@ -332,6 +332,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::too_many_lines)] // a table
     fn signs_add_up_as_the_table_says() {
         let none = Signs::default();
         let stories = [

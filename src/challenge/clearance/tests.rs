@@ -229,7 +229,7 @@ fn one_solved_cookie_that_is_sold_opens_one_network_more() {
             now: NOW,
         })
     });
-    assert_eq!(buyers.filter(Option::is_some).count(), 1);
+    assert_eq!(buyers.flatten().count(), 1);
 }
 
 #[test]

@@ -90,7 +90,8 @@ pub fn judge(spec: &ThirdParty, status: u16, body: &[u8], expected: &Expected) -
             );
         };
         // Not a number is no good either.
-        if !(score >= spec.minimum_score) || fields.action.as_deref() != Some(ACTION) {
+        let is_high = score >= spec.minimum_score;
+        if !is_high || fields.action.as_deref() != Some(ACTION) {
             return Said::Refused;
         }
     }

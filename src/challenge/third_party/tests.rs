@@ -30,6 +30,7 @@ struct Provided {
 const PASSED: &str = r#"{"success":true}"#;
 const REFUSED: &str = r#"{"success":false,"error-codes":["invalid-input-response"]}"#;
 
+#[allow(clippy::unnecessary_wraps)] // As what it is told to answer is optional.
 fn http(status: u16, body: &str) -> Option<String> {
     let length = body.len();
     Some(format!(

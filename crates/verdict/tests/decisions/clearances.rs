@@ -1,5 +1,7 @@
 //! What a clearance is worth: a challenge is void for whoever holds it, and limits are lifted.
 
+#![allow(clippy::panic)] // Helpers of tests are no tests to clippy.
+
 use super::*;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use verdict::facts::Ladder;
