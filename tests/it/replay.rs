@@ -341,7 +341,7 @@ fn an_enormous_answer_is_refused_unread() {
     let edge = Edge::start(&config(app.upstream.address, "", "replay: 1KiB"));
     let mut visitor = Visitor::new(&edge, "127.0.5.1", "--http1.1");
     let huge = vec![b'a'; 2_000_000];
-    for body in [&huge[..], &huge[..8 * 1024 + 1]] {
+    for body in [&huge[..], &huge[..12 * 1024 + 1]] {
         let refused = visitor.post("/.rempart/challenge", URLENCODED, body, "same-origin");
         assert_eq!(refused.status, 413);
     }

@@ -223,3 +223,39 @@ fn a_form_that_was_posted_is_carried_by_proof_of_work() {
             .contains("<script")
     );
 }
+
+#[test]
+fn a_long_address_is_come_back_to_and_a_longer_one_by_a_script() {
+    let challenges = challenges();
+    let none = HeaderMap::new();
+    let target = format!("/{}", "a".repeat(MAX_TARGET - 1));
+    let long = Visit {
+        target: &target,
+        ..visit(&none)
+    };
+    assert_eq!(Challenges::suited(Rung::Silent, &long), Rung::Silent);
+    let reply = challenges.page(Rung::Silent, &long);
+    let next = header(&reply, "refresh").unwrap().strip_prefix("0; url=");
+    let next = next.unwrap().to_owned();
+    // As a request line it fits what is taken by default.
+    assert!(next.len() < 7 * 1024, "{}", next.len());
+    let (_, headers) = issued(&challenges);
+    let back = Visit {
+        target: &next,
+        ..visit(&headers)
+    };
+    let (reply, _) = come_back(&challenges, &back);
+    assert_eq!(header(&reply, "location"), Some(target.as_str()));
+
+    let target = format!("{target}a");
+    let longer = Visit {
+        target: &target,
+        ..visit(&none)
+    };
+    assert_eq!(Challenges::suited(Rung::Silent, &longer), Rung::ProofOfWork);
+    let program = Visit {
+        html: false,
+        ..longer
+    };
+    assert_eq!(Challenges::suited(Rung::Silent, &program), Rung::Silent);
+}
