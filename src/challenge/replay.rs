@@ -121,6 +121,12 @@ impl Replays {
         Budget::share(&self.budget, visit.client, length, visit.now)
     }
 
+    /// The same for a form that carries a body which was kept.
+    #[must_use]
+    pub fn share_again(&self, visit: &Visit<'_>, length: usize) -> Option<Share> {
+        Budget::share_again(&self.budget, visit.client, length, visit.now)
+    }
+
     /// The token for a body that was read; `None` when it can't be kept.
     #[must_use]
     pub fn keep(&self, keys: &Keyring, visit: &Visit<'_>, body: &[u8]) -> Option<String> {

@@ -108,7 +108,7 @@ pub async fn unwrap(
         return Ok(None);
     }
     let share = visiting(session.req_header(), &arrival, |visit| {
-        challenges.replays().share(visit, length)
+        challenges.replays().share_again(visit, length)
     });
     let Some(_share) = share else {
         let html = wants_html(&session.req_header().headers);

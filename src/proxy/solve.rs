@@ -94,7 +94,7 @@ async fn read(
             return Some((vec![0; MAX_ANSWER.saturating_add(1)], None));
         }
         share = Some(visiting(request, arrival, |visit| {
-            challenges.replays().share(visit, length)
+            challenges.replays().share_again(visit, length)
         })?);
     }
     let mut body = Vec::new();

@@ -291,7 +291,7 @@ fn a_body_is_nobody_elses_and_for_nothing_else() {
 #[test]
 fn what_was_wrapped_here_reaches_no_application_as_it_is() {
     let app = App::new();
-    let config = config(app.upstream.address, "", "");
+    let config = config(app.upstream.address, "", "replay: 256KiB");
     let edge = Edge::start(&config.replace(
         "'request.path.startsWith(\"/orders\")'",
         "'request.path.startsWith(\"/orders\") && request.headers[\"x-suspect\"] == \"1\"'",
@@ -333,8 +333,7 @@ fn what_was_wrapped_here_reaches_no_application_as_it_is() {
     assert_eq!((led.status, led.header("location")), (303, Some("/")));
     assert_eq!(app.bodies().len(), 2);
     // Where there is no room for it, it has to come again; forms of the application's own do not.
-    let large = vec![b'a'; 30_000];
-    let page = suspected(&mut visitor, &large).text();
+    let page = suspected(&mut visitor, &[b'a'; 100_000]).text();
     let form = format!("rempart-replay={}", attribute(&page, BLOB).unwrap());
     let full = (0..300).find_map(|_| {
         let sent = visitor.post("/orders?new=1", URLENCODED, form.as_bytes(), "same-origin");
@@ -342,7 +341,7 @@ fn what_was_wrapped_here_reaches_no_application_as_it_is() {
     });
     let full = full.expect("no end of room");
     assert_eq!((full.status, full.header("retry-after")), (429, Some("1")));
-    let own = visitor.post("/orders?new=1", URLENCODED, &large, "same-origin");
+    let own = visitor.post("/orders?new=1", URLENCODED, &[b'a'; 30_000], "same-origin");
     assert_eq!(own.status, 200);
     assert!(
         app.bodies()
