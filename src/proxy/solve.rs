@@ -34,9 +34,8 @@ pub async fn solve(edge: &Edge, session: &mut Session, exchange: &Exchange) -> R
         let html = wants_html(&session.req_header().headers);
         return Reply::throttled(arrival.id(), html, FULL, None);
     };
-    let (reply, settled) = match judge(session, arrival, challenges, &body).await {
-        Some(judged) => judged,
-        None => return Reply::empty(StatusCode::BAD_REQUEST),
+    let Some((reply, settled)) = judge(session, arrival, challenges, &body).await else {
+        return Reply::empty(StatusCode::BAD_REQUEST);
     };
     if let Some(settled) = settled {
         let (rung, outcome) = (settled.rung, settled.outcome);

@@ -341,8 +341,15 @@ fn what_was_wrapped_here_reaches_no_application_as_it_is() {
     });
     let full = full.expect("no end of room");
     assert_eq!((full.status, full.header("retry-after")), (429, Some("1")));
-    let own = visitor.post("/orders?new=1", URLENCODED, &[b'a'; 30_000], "same-origin");
-    assert_eq!(own.status, 200);
+    for version in ["--http1.1", "--http2"] {
+        visitor.version = version;
+        for length in [1, 30_000, 60_000] {
+            let body = vec![b'a'; length];
+            let own = visitor.post("/orders?new=1", URLENCODED, &body, "same-origin");
+            assert_eq!(own.status, 200);
+            assert!(app.bodies().pop().unwrap() == body, "{length}");
+        }
+    }
     assert!(
         app.bodies()
             .iter()
