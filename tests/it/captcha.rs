@@ -33,6 +33,31 @@ fn every_picture_is_another_one_and_guessing_ends() {
     assert!(upstream.requests().is_empty());
 }
 
+/// Who may have no captcha now was not issued one.
+#[test]
+fn a_refusal_to_show_one_is_counted_as_that() {
+    let upstream = Nginx::start();
+    let edge = edge(upstream.address, "challenge: { captcha: { tries: 3 } }\n");
+    let ask = || edge.get("/page").navigating().answer();
+    let count = |outcome| {
+        let labels = [("kind", "captcha"), ("outcome", outcome)];
+        edge.metric("rempart_challenges_total", &labels)
+    };
+    for _ in 0..3 {
+        let page = ask().text();
+        let token = page.split_once(r#"name="token" value=""#).unwrap().1;
+        let token = token.split_once('"').unwrap().0;
+        let wrong = edge.get("/.rempart/challenge").navigating();
+        wrong.data(&format!("token={token}&answer=no")).answer();
+    }
+    assert_eq!(count("failed"), 3.0);
+    let (issued, refused) = (count("issued"), count("too_many"));
+    let asked = ask();
+    assert_eq!((asked.status, asked.header("rempart-action")), (429, None));
+    assert_eq!(count("issued"), issued);
+    assert_eq!(count("too_many"), refused + 1.0);
+}
+
 #[test]
 fn a_browser_without_scripts_gets_on() {
     let upstream = Upstream::start(|request, stream| {
