@@ -78,6 +78,15 @@ impl Tries {
             .count(self.networks.table.key(&visit.network), now);
     }
 
+    /// Takes back one that [`Self::count`] counted.
+    pub fn give_back(&self, visit: &Visit<'_>) {
+        let now = time(visit);
+        self.clients
+            .give_back(self.clients.table.key(&visit.client), now);
+        self.networks
+            .give_back(self.networks.table.key(&visit.network), now);
+    }
+
     /// Counts one if there is one left.
     ///
     /// # Errors
@@ -132,6 +141,13 @@ impl Buckets {
         debt.checked_sub(tolerance)
             .filter(|over| *over > 0)
             .map(Duration::from_nanos)
+    }
+
+    fn give_back(&self, key: KeyHash, now: Nanos) {
+        self.table.update(key, now, |arrival| {
+            let debt = self.debt(arrival, now).saturating_sub(self.interval);
+            ((), Some(Nanos(now.0.saturating_add(debt))))
+        });
     }
 
     fn count(&self, key: KeyHash, now: Nanos) {
@@ -215,6 +231,18 @@ mod tests {
             assert_eq!(tries.take(&tomorrow), Ok(()));
         }
         assert_eq!(tries.wait(&visit()), Some(Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn what_is_given_back_does_not_count() {
+        let tries = tries();
+        for _ in 0..1000 {
+            assert_eq!(tries.take(&visit()), Ok(()));
+            tries.give_back(&visit());
+        }
+        tries.give_back(&visit());
+        let taken = (0..20).filter(|_| tries.take(&visit()).is_ok()).count();
+        assert_eq!(taken, 10, "nobody gets more than there are");
     }
 
     #[test]
