@@ -213,27 +213,27 @@ mod tests {
     }
 
     #[test]
-    fn a_load_that_others_make_is_no_burden_to_a_quiet_network() {
+    fn an_attack_from_many_quiet_networks_has_to_work() {
         let spec = model::Challenge {
-            load: 10,
+            load: 100,
             ..model::Challenge::default()
         };
         let risks = Risks::build(&spec, None);
         let headers = browser();
         let visitor = visitor(&headers);
-        let of = |address: &str, lengths| Prefix::of(address.parse().unwrap(), lengths);
-        let busy = Visitor {
-            client: of("198.51.100.7", PrefixLengths::CLIENT),
-            network: of("198.51.100.7", PrefixLengths::NETWORK),
-            ..visitor
+        let rung = |now| {
+            let risk = risks.assess(&Visitor { now, ..visitor }, Reason::Matched);
+            risks.rung(risk)
         };
-        for client in 100..150 {
-            let client = of(&format!("198.51.100.{client}"), PrefixLengths::CLIENT);
-            risks.issued(client, busy.network, true, visitor.now);
+        assert_eq!(rung(visitor.now), Rung::Silent);
+        for number in 0..200_u8 {
+            let of = |lengths| Prefix::of([198, 51, number, 7].into(), lengths);
+            let (client, network) = (of(PrefixLengths::CLIENT), of(PrefixLengths::NETWORK));
+            risks.issued(client, network, true, visitor.now);
         }
-        let rung = |visitor: &Visitor<'_>| risks.rung(risks.assess(visitor, Reason::Matched));
-        assert_eq!(rung(&visitor), Rung::Silent);
-        assert_eq!(rung(&busy), Rung::ProofOfWork);
+        assert_eq!(rung(visitor.now), Rung::ProofOfWork);
+        let later = visitor.now.after(Duration::from_secs(12));
+        assert_eq!(rung(later), Rung::Silent);
     }
 
     #[test]

@@ -9,8 +9,8 @@
 //! | challenges issued to its network (for pages, or for data) of late: 60, 240 or more | 1, 2 |
 //! | it asks for a page without `accept-language` | 1 |
 //! | it asks for a page without `user-agent` | 1 |
-//! | this process is under load, and its network had 12 challenges of late, or it left 3 unsolved | 1, and 2 altogether at least |
-//! | ... under ten times the load | 2, and 3 altogether at least |
+//! | this process is under load | 2 altogether at least |
+//! | ... under ten times the load | 3 altogether at least |
 //! | it behaved well of late | -1 |
 //!
 //! | points | rung | effort |
@@ -67,9 +67,6 @@ pub enum Load {
     Extreme,
 }
 
-/// A network that was given fewer challenges of late takes no part in a load.
-const QUIET: u32 = 12;
-
 /// The sum of a visitor's signs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Risk(pub u32);
@@ -96,17 +93,17 @@ impl Risk {
             60..240 => 1,
             240.. => 2,
         };
-        // Nobody pays for a load that others make.
-        let takes_part = signs.network >= QUIET || signs.unsolved >= 3;
-        let (load, least) = match signs.load {
-            Load::High if takes_part => (1, 2),
-            Load::Extreme if takes_part => (2, 3),
-            _ => (0, 0),
+        // A floor and no points: thousands of networks that ask once each have to work, and who shares an
+        // address with many is not led beyond that by what others do.
+        let least_of_load = match signs.load {
+            Load::Usual => 0,
+            Load::High => 2,
+            Load::Extreme => 3,
         };
         let marks = u32::from(signs.no_language) + u32::from(signs.no_agent);
-        let sum = limit + unsolved + network + marks + load;
+        let sum = limit + unsolved + network + marks;
         let sum = sum.saturating_sub(signs.behaved.into());
-        Self(sum.max(least).max(least_of_limit))
+        Self(sum.max(least_of_load).max(least_of_limit))
     }
 
     /// The rung that it calls for, were they all there.
@@ -412,67 +409,45 @@ mod tests {
                 2,
             ),
             (
-                "load that others make",
-                Signs {
-                    load: Load::Extreme,
-                    network: 11,
-                    unsolved: 2,
-                    ..none
-                },
-                0,
-            ),
-            (
-                "load that others make, over a limit",
+                "load",
                 Signs {
                     load: Load::High,
-                    over_limit: true,
                     ..none
                 },
                 2,
             ),
             (
-                "load of its network",
+                "load, and behaved",
                 Signs {
                     load: Load::High,
-                    network: 12,
-                    ..none
-                },
-                2,
-            ),
-            (
-                "its own load",
-                Signs {
-                    load: Load::High,
-                    unsolved: 3,
-                    ..none
-                },
-                2,
-            ),
-            (
-                "load of its network, and behaved",
-                Signs {
-                    load: Load::High,
-                    network: 12,
                     behaved: true,
                     ..none
                 },
                 2,
             ),
             (
-                "load of its network, and over a limit",
+                "load in a very busy network, and nothing of its own",
                 Signs {
                     load: Load::High,
-                    network: 12,
+                    network: 240,
+                    ..none
+                },
+                2,
+            ),
+            (
+                "load, and over a limit, and unsolved",
+                Signs {
+                    load: Load::High,
                     over_limit: true,
+                    unsolved: 3,
                     ..none
                 },
                 3,
             ),
             (
-                "extreme load of its network",
+                "extreme load",
                 Signs {
                     load: Load::Extreme,
-                    network: 12,
                     ..none
                 },
                 3,
@@ -506,7 +481,7 @@ mod tests {
                     load: Load::Extreme,
                     behaved: false,
                 },
-                14,
+                12,
             ),
         ];
         for (story, signs, points) in stories {
