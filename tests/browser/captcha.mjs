@@ -8,13 +8,18 @@
 // TEXT        a text that only the original page has (default: "original")
 
 import assert from 'node:assert/strict';
-import { base, run, shot, withPage } from './harness.mjs';
+import { base, fits, looks, run, shot, tabTo, withPage } from './harness.mjs';
+import { check } from './axe.mjs';
 import { readFileSync } from 'node:fs';
 
 const text = process.env.TEXT ?? 'original';
 const url = (path) => new URL(path, base).href;
 const words = JSON.parse(readFileSync(
   new URL('../../src/challenge/captcha/questions/en.json', import.meta.url), 'utf8'));
+// What is shown of a word that has several spellings.
+const shown = (word) => word.split('|')[0];
+const days = words.days.map(shown);
+const groups = words.groups.map((group) => group.map(shown));
 
 function solve(question) {
   const number = (word) => words.numbers.findIndex((spellings) => spellings.split('|').includes(word));
@@ -26,7 +31,7 @@ function solve(question) {
       if (!match) continue;
       const value = Object.fromEntries(names.map((name, index) => [name, match[index + 1]]));
       const row = value.row?.split(words.separator);
-      const group = (word) => words.groups.findIndex((group) => group.includes(word));
+      const group = (word) => groups.findIndex((group) => group.includes(word));
       switch (form) {
         case 'sum': return String(number(value.a) + number(value.b));
         case 'nth': return row[number(value.a) - 1];
@@ -35,7 +40,7 @@ function solve(question) {
         case 'largest': return String(Math.max(...row.map(number)));
         case 'smallest': return String(Math.min(...row.map(number)));
         case 'odd': return row.find((word) => row.filter((other) => group(other) === group(word)).length === 1);
-        case 'next': return words.days[(words.days.indexOf(row[1]) + 1) % 7];
+        case 'next': return days[(days.indexOf(row[1]) + 1) % 7];
         case 'letter': return value.word.at(-1);
       }
     }
@@ -43,20 +48,10 @@ function solve(question) {
   throw new Error(`what is this question? ${question}`);
 }
 
-// Moves by the tabulator until the control of this name has the focus.
-async function tabTo(page, name) {
-  const control = page.getByRole('button', { name, exact: true });
-  for (let presses = 0; presses < 12; presses += 1) {
-    if (await control.evaluate((node) => node === document.activeElement)) return;
-    await page.keyboard.press('Tab');
-  }
-  throw new Error(`${name} is not reached by keyboard`);
-}
-
 const off = { javaScriptEnabled: false };
 
 // With scripts the browser tells where the focus is; the pages have none of their own.
-await run({
+const stories = {
   'a visitor without scripts gets on by a question': () => withPage(off, async (page, context) => {
     const first = await page.goto(url('/some/page?a=1&b=2'));
     assert.equal(first.status(), 403);
@@ -86,7 +81,7 @@ await run({
     await page.goto(url('/page'));
     const focused = () => page.evaluate(() => document.activeElement.id);
     assert.equal(await focused(), 'answer');
-    await tabTo(page, 'Answer a question instead');
+    await tabTo(page, page.getByRole('button', { name: 'Answer a question instead' }));
     await page.keyboard.press('Enter');
     await page.locator('label span').waitFor();
     assert.equal(await focused(), 'answer');
@@ -110,16 +105,36 @@ await run({
     assert.equal(await page.evaluate(() => document.activeElement.id), 'answer');
   }),
 
-  'a small screen in French and in the dark': () => withPage(
+  'a very small screen in French and in the dark': () => withPage(
     { viewport: { width: 320, height: 640 }, locale: 'fr-FR', colorScheme: 'dark' },
     async (page) => {
       await page.goto(url('/page'));
       assert.equal(await page.locator('html').getAttribute('lang'), 'fr');
       assert.match(await page.locator('h1').innerText(), /vous êtes une personne/);
-      const wide = await page.evaluate(() => document.documentElement.scrollWidth);
-      assert.ok(wide <= 320, `${wide} pixels wide`);
+      await fits(page);
       await shot(page, 'captcha-small-french-dark');
       await page.getByRole('button', { name: 'Une autre image' }).click();
       await page.getByRole('button', { name: 'Continuer' }).waitFor();
     }),
-});
+};
+
+for (const [name, options] of Object.entries(looks)) {
+  stories[`complete for everybody: ${name}`] = () => withPage(options, async (page) => {
+    await page.goto(url('/page'));
+    for (const kind of ['picture', 'question']) {
+      await check(page);
+      await fits(page);
+      await shot(page, `captcha-${kind}-${name}`);
+      if (kind === 'picture') await page.locator('button[value=question]').click();
+      await page.locator('label span').waitFor();
+    }
+    await page.locator('#answer').fill('surely wrong');
+    await page.keyboard.press('Enter');
+    await page.getByRole('alert').waitFor();
+    await check(page);
+    await fits(page);
+    await shot(page, `captcha-wrong-${name}`);
+  });
+}
+
+await run(stories);
