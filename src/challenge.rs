@@ -45,6 +45,7 @@ use tokio::runtime::Handle;
 use verdict::{
     decision::Rung,
     prefix::Prefix,
+    replay::Replay,
     seal::Keyring,
     ticket::{Detail, Kind, MAX_TARGET, Opened, Ticket},
 };
@@ -55,8 +56,9 @@ pub const RESERVED: &str = "/.rempart/";
 /// Where answers are posted to.
 pub const ANSWER_PATH: &str = "/.rempart/challenge";
 
-/// The longest answer, in bytes, without the body that it may carry along ([`replay`]).
-pub const MAX_ANSWER: usize = 8 * 1024;
+/// The longest answer, in bytes, without the body that it may carry along ([`replay`]): a ticket with the
+/// longest target has 6 KiB, and what a provider gives some more.
+pub const MAX_ANSWER: usize = 12 * 1024;
 
 /// How long a challenge may be worked on, in milliseconds.
 const PATIENCE: u64 = 300_000;
@@ -362,6 +364,15 @@ impl Challenges {
         self.replays.keep(&self.common.keys, visit, body)
     }
 
+    /// The answer to who sends on, by a page of ours, what was kept, and shows that the cookie that came
+    /// with the page was not: no challenge leads such a visitor anywhere. `None` for everybody else.
+    #[must_use]
+    pub fn without_cookies(&self, visit: &Visit<'_>, form: &[u8]) -> Option<Reply> {
+        let wrapped = || matches!(self.unwrap(visit, form), Form::Kept(_));
+        let without = !self.replays.has_mark(visit.headers) && wrapped();
+        without.then(|| self.no_cookies(local_target(visit.target), Outcome::Failed, visit))
+    }
+
     /// What a form holds that was posted to a page.
     #[must_use]
     pub fn unwrap(&self, visit: &Visit<'_>, form: &[u8]) -> Form {
@@ -369,7 +380,7 @@ impl Challenges {
     }
 
     /// The answer to a request that has to solve something: 403, `rempart-action: challenge`. Counts
-    /// as [`Outcome::Issued`].
+    /// as [`Outcome::Issued`]. 429 for who was wrong too often; counts as [`Outcome::TooMany`].
     #[must_use]
     pub fn page(&self, rung: Rung, visit: &Visit<'_>) -> Reply {
         if let Some(grpc) = Grpc::of(visit.headers) {
@@ -417,34 +428,48 @@ impl Challenges {
             let (reply, (rung, outcome)) = self.returned(visit, token);
             return (reply, counted(rung, outcome));
         }
+        if matches!(*answer.method, Method::GET | Method::HEAD)
+            && let Some(token) = silent::solved_in(visit.target)
+        {
+            let (reply, (rung, outcome)) = self.returned(visit, token);
+            // That it was solved is counted already.
+            let counted = counted(rung, outcome).filter(|_| outcome != Outcome::Solved);
+            return (reply, counted);
+        }
         if answer.method != Method::POST {
-            let reply = refusal(StatusCode::METHOD_NOT_ALLOWED);
+            let mut reply = if visit.html {
+                // Kept as a bookmark, or gone back to.
+                self.lapsed("/", Outcome::Invalid, visit)
+            } else {
+                refusal(StatusCode::METHOD_NOT_ALLOWED)
+            };
+            reply.status = StatusCode::METHOD_NOT_ALLOWED;
             return (reply.with(ALLOW, HeaderValue::from_static("POST")), None);
         }
-        let token = answer.text(FIELD).unwrap_or_default();
+        let token = answer.raw(FIELD);
         if answer.body.len().saturating_sub(token.len()) > MAX_ANSWER
             || token.len() > self.replays.longest_token()
         {
             let reply = refusal(StatusCode::PAYLOAD_TOO_LARGE);
             return (reply, counted(Rung::ProofOfWork, Outcome::TooLarge));
         }
-        let carried = self.replays.carried(&self.common.keys, visit, &token);
         let Some(opened) = self.open(answer) else {
             let outcome = Outcome::Invalid;
             return (
-                unsolved(outcome, visit),
+                self.lapsed("/", outcome, visit),
                 counted(Rung::ProofOfWork, outcome),
             );
         };
         let ticket = &opened.ticket;
+        let carried = self.carried(visit, ticket, token);
         // What the visitor came for, not where the answer goes.
         let visit = &Visit {
             target: match &carried {
-                Some(replay) => &replay.target,
+                Some((replay, _)) => &replay.target,
                 None if ticket.host == visit.host => &ticket.target,
                 None => "/",
             },
-            replay: carried.as_ref().map_or("", |_| &token),
+            replay: carried.as_ref().map_or("", |(_, token)| token),
             method: carried.as_ref().map_or(&Method::GET, |_| &Method::POST),
             ..*visit
         };
@@ -461,10 +486,28 @@ impl Challenges {
                 let page = visit.html && !answer.is_json();
                 let given = page || ticket.kind == Kind::ThirdParty;
                 let reply = given.then(again).flatten();
-                let reply = reply.unwrap_or_else(|| unsolved(outcome, visit));
+                let reply = reply.unwrap_or_else(|| self.unsolved(outcome, visit));
                 (reply, counted(ticket.worth, outcome))
             }
         }
+    }
+
+    /// The body that an answer carries, with its token: this visitor's own, and posted by a page of this
+    /// very site. Another site could have somebody's browser post what it likes here, and the page that
+    /// follows would send it on as the visitor's own. Looked into only once the ticket beside it is
+    /// known to be of this place; one that has expired is answered with another, and keeps its body.
+    fn carried<'a>(
+        &self,
+        visit: &Visit<'_>,
+        ticket: &Ticket,
+        token: &'a [u8],
+    ) -> Option<(Replay, &'a str)> {
+        let here = matches!(misplaced(ticket, visit), None | Some(Outcome::Expired));
+        if token.is_empty() || !here || !self.replays.is_from_here(visit) {
+            return None;
+        }
+        let replay = self.replays.carried(&self.common.keys, visit, token)?;
+        Some((replay, std::str::from_utf8(token).ok()?))
     }
 
     /// What is learnt from a solution.
@@ -531,8 +574,8 @@ impl Challenges {
         }
     }
 
-    /// The cookie, with the way back for a form and nothing more (204) for a script: 303, or the page
-    /// that sends on what the form carried.
+    /// The cookie, with the way back for a form and nothing more (204) for a script: 303
+    /// ([`Self::way_back`]), or the page that sends on what the form carried.
     fn cleared(
         &self,
         visit: &Visit<'_>,
@@ -544,12 +587,10 @@ impl Challenges {
         let reply = if answer.is_json() {
             Reply::empty(StatusCode::NO_CONTENT)
         } else if visit.replay.is_empty() {
-            Reply::redirect(StatusCode::SEE_OTHER, local_target(visit.target))
-                .ok_or(Outcome::Invalid)?
+            self.way_back(visit).ok_or(Outcome::Invalid)?
         } else {
-            let mut reply = self.replay_page.render(visit, &[]);
+            let mut reply = page::unchallenged(self.replay_page.render(visit, &[]));
             reply.status = StatusCode::OK;
-            reply.headers.retain(|(name, _)| name != page::ACTION);
             self.marked(reply, visit)
         };
         Ok(reply.with(SET_COOKIE, cookie))
@@ -608,10 +649,8 @@ pub fn data(visit: &Visit<'_>, members: &str) -> Reply {
     page::challenged(reply.with(VARY, vary))
 }
 
-fn unsolved(outcome: Outcome, visit: &Visit<'_>) -> Reply {
-    if visit.html {
-        return Reply::refusal(StatusCode::FORBIDDEN, visit.request_id, true);
-    }
+/// The answer to a program that did not solve it.
+fn refused(outcome: Outcome, visit: &Visit<'_>) -> Reply {
     let detail = match outcome {
         Outcome::Expired => "The challenge has expired; ask for a new one.",
         Outcome::Replayed => "The challenge was answered before; ask for a new one.",
@@ -630,7 +669,8 @@ fn unsolved(outcome: Outcome, visit: &Visit<'_>) -> Reply {
 
 /// A path of this very site. Browsers take `//host` and `/\host` for another site, and leave out
 /// tabs and line ends.
-fn local_target(target: &str) -> &str {
+#[must_use]
+pub fn local_target(target: &str) -> &str {
     let local = target.starts_with('/')
         && !matches!(target.as_bytes().get(1), Some(b'/' | b'\\'))
         && target.bytes().all(|byte| byte.is_ascii_graphic());

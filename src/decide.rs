@@ -126,14 +126,20 @@ async fn carry_out(edge: &Edge, suspect: &Suspect<'_>, decision: &Decision) -> N
     }
 }
 
-/// Issues a challenge, and counts it.
+/// Issues a challenge, and counts it. Who may have none now (429) was not given one.
 pub fn challenge(edge: &Edge, arrival: &Arrival, rung: Rung, visit: &Visit<'_>) -> Reply {
-    let metrics = edge.recorder.metrics();
-    metrics.challenge(rung.name(), Outcome::Issued.name());
     let challenges = &arrival.generation.challenges;
-    let risks = challenges.risks();
-    risks.issued(visit.client, visit.network, arrival.began);
-    challenges.page(rung, visit)
+    let reply = challenges.page(rung, visit);
+    let outcome = if reply.status == StatusCode::TOO_MANY_REQUESTS {
+        Outcome::TooMany
+    } else {
+        let risks = challenges.risks();
+        risks.issued(visit.client, visit.network, arrival.began);
+        Outcome::Issued
+    };
+    let metrics = edge.recorder.metrics();
+    metrics.challenge(rung.name(), outcome.name());
+    reply
 }
 
 fn deny(suspect: &Suspect<'_>) -> Next {

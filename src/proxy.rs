@@ -218,10 +218,11 @@ impl ProxyHttp for Proxy {
 
     async fn request_filter(&self, session: &mut Session, exchange: &mut Exchange) -> Result<bool> {
         exchange.arrival = Some(arrival::arrive(&self.edge, session)?);
-        let mut next = match replay::unwrap(&self.edge, session, exchange).await? {
-            Some(reply) => Next::Answer(reply),
-            None => self.judge(session.req_header(), exchange).await,
-        };
+        let instead = replay::unwrap(&self.edge, session, exchange).await?;
+        let mut next = self.judge(session.req_header(), exchange).await;
+        if let (Next::Forward, Some(reply)) = (&next, instead) {
+            next = Next::Answer(reply);
+        }
         if matches!(next, Next::Forward)
             && let Some(reply) = Self::admit(session, exchange).await?
         {

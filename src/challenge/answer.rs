@@ -38,8 +38,7 @@ impl<'a> Answer<'a> {
         if let Some(fields) = &self.fields {
             return fields.get(name)?.as_str().map(Cow::Borrowed);
         }
-        let mut pairs = self.body.split(|byte| *byte == b'&');
-        let raw = pairs.find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))?;
+        let raw = self.pair(name)?;
         if raw.contains(&b'+') {
             let spaced: Vec<u8> = raw
                 .iter()
@@ -49,6 +48,18 @@ impl<'a> Answer<'a> {
             return Some(Cow::Owned(text.into_owned()));
         }
         percent_decode(raw).decode_utf8().ok()
+    }
+
+    /// The value of a form's field as it was sent, for what needs no decoding; empty when there is none.
+    #[must_use]
+    pub fn raw(&self, name: &str) -> &'a [u8] {
+        let form = self.fields.is_none();
+        form.then(|| self.pair(name)).flatten().unwrap_or_default()
+    }
+
+    fn pair(&self, name: &str) -> Option<&'a [u8]> {
+        let mut pairs = self.body.split(|byte| *byte == b'&');
+        pairs.find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
     }
 
     /// A list of numbers: an array in JSON, separated by commas in a form.

@@ -284,5 +284,12 @@ pub fn challenged(reply: Reply) -> Reply {
     reply.with(ACTION, HeaderValue::from_static("challenge"))
 }
 
+/// Without it: a word to a visitor who is asked for nothing.
+#[must_use]
+pub fn unchallenged(mut reply: Reply) -> Reply {
+    reply.headers.retain(|(name, _)| *name != ACTION);
+    reply
+}
+
 #[cfg(test)]
 mod tests;

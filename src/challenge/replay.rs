@@ -30,6 +30,9 @@ use verdict::{
 /// The form's field that carries a body.
 pub const FIELD: &str = "rempart-replay";
 
+/// How a form begins that does.
+pub const START: &[u8] = b"rempart-replay=";
+
 /// How long a body may be carried, in milliseconds: several captchas, and some reloads after that.
 const KEPT: u64 = 30 * 60 * 1000;
 
@@ -86,7 +89,7 @@ impl Replays {
     /// The longest form that carries a body.
     #[must_use]
     pub fn longest_form(&self) -> usize {
-        self.longest_token().saturating_add(FIELD.len() + 1)
+        self.longest_token().saturating_add(START.len())
     }
 
     /// The declared length of the body of a request that is to be challenged, if it may be kept.
@@ -118,12 +121,18 @@ impl Replays {
         Budget::share(&self.budget, visit.client, length, visit.now)
     }
 
+    /// The same for a form that carries a body which was kept.
+    #[must_use]
+    pub fn share_again(&self, visit: &Visit<'_>, length: usize) -> Option<Share> {
+        Budget::share_again(&self.budget, visit.client, length, visit.now)
+    }
+
     /// The token for a body that was read; `None` when it can't be kept.
     #[must_use]
     pub fn keep(&self, keys: &Keyring, visit: &Visit<'_>, body: &[u8]) -> Option<String> {
         match self.unwrap(keys, visit, body) {
             Form::Kept(_) => {
-                let token = body.get(FIELD.len().saturating_add(1)..)?;
+                let token = body.strip_prefix(START)?;
                 return std::str::from_utf8(token).ok().map(str::to_owned);
             }
             Form::Stale => return None,
@@ -150,8 +159,7 @@ impl Replays {
     /// What a form holds that was posted to a page.
     #[must_use]
     pub fn unwrap(&self, keys: &Keyring, visit: &Visit<'_>, form: &[u8]) -> Form {
-        let token = form.strip_prefix(FIELD.as_bytes());
-        let token = token.and_then(|rest| rest.strip_prefix(b"="));
+        let token = form.strip_prefix(START);
         let token = token.filter(|_| is_urlencoded(visit.headers));
         let Some(replay) = token.and_then(|token| self.open(keys, token)) else {
             return Form::Foreign;
@@ -174,8 +182,8 @@ impl Replays {
 
     /// The body that an answer carries, if it is this visitor's.
     #[must_use]
-    pub fn carried(&self, keys: &Keyring, visit: &Visit<'_>, token: &str) -> Option<Replay> {
-        let replay = self.open(keys, token.as_bytes())?;
+    pub fn carried(&self, keys: &Keyring, visit: &Visit<'_>, token: &[u8]) -> Option<Replay> {
+        let replay = self.open(keys, token)?;
         is_for(&replay, visit).then_some(replay)
     }
 
@@ -186,12 +194,18 @@ impl Replays {
             && method == Method::POST
             && is_urlencoded(headers)
             && declared_length(headers).is_some_and(|length| length <= self.longest_form())
-            && cookies(headers).any(|cookie| self.is_mark(cookie))
+            && self.has_mark(headers)
     }
 
-    /// Whether the request is one that its page may have sent.
+    /// Whether the cookie is there that was set with the page.
     #[must_use]
-    pub fn may_unwrap(&self, visit: &Visit<'_>) -> bool {
+    pub fn has_mark(&self, headers: &HeaderMap) -> bool {
+        cookies(headers).any(|cookie| self.is_mark(cookie))
+    }
+
+    /// Whether a page of this very site sent the request, and so may carry a body.
+    #[must_use]
+    pub fn is_from_here(&self, visit: &Visit<'_>) -> bool {
         is_same_origin(visit)
     }
 
@@ -330,7 +344,8 @@ fn is_urlencoded(headers: &HeaderMap) -> bool {
 }
 
 /// `None` also where the length is not the framing.
-fn declared_length(headers: &HeaderMap) -> Option<usize> {
+#[must_use]
+pub fn declared_length(headers: &HeaderMap) -> Option<usize> {
     if headers.contains_key(TRANSFER_ENCODING) {
         return None;
     }

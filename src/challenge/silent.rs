@@ -14,10 +14,10 @@ use super::{
 use crate::reply::Reply;
 use async_trait::async_trait;
 use http::{HeaderValue, Method, StatusCode, header::REFRESH};
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 use verdict::{
     decision::Rung,
-    ticket::{Detail, Kind, Opened, Ticket},
+    ticket::{Detail, Kind, MAX_TARGET, Opened, Ticket},
 };
 
 const WAIT: Sheet<'_> = Sheet {
@@ -58,18 +58,30 @@ impl Silent {
     }
 }
 
-/// Whether the rung can lead this visitor back: a browser only by GET, others by themselves.
+/// Whether the rung can lead this visitor back: a browser only by GET, and to what a ticket can hold;
+/// others go by themselves.
 #[must_use]
 pub fn suits(visit: &Visit<'_>) -> bool {
-    !visit.html || matches!(*visit.method, Method::GET | Method::HEAD)
+    let bodiless = matches!(*visit.method, Method::GET | Method::HEAD);
+    !visit.html || (bodiless && visit.target.len() <= MAX_TARGET)
 }
 
 /// The ticket in the query of a request that comes back.
 #[must_use]
 pub fn ticket_in(target: &str) -> Option<&str> {
+    parameter(target, "t=")
+}
+
+/// The same of a request that comes back from [`Challenges::way_back`].
+#[must_use]
+pub fn solved_in(target: &str) -> Option<&str> {
+    parameter(target, "solved=")
+}
+
+fn parameter<'a>(target: &'a str, start: &str) -> Option<&'a str> {
     let (path, query) = target.split_once('?')?;
-    let ticket = query.split('&').find_map(|pair| pair.strip_prefix("t="));
-    ticket.filter(|_| path == ANSWER_PATH)
+    let value = query.split('&').find_map(|pair| pair.strip_prefix(start));
+    value.filter(|_| path == ANSWER_PATH)
 }
 
 #[async_trait]
@@ -109,7 +121,7 @@ impl Challenges {
             .filter(|ticket| ticket.kind == Kind::Silent);
         let Some(ticket) = ticket else {
             return (
-                self.told(&self.silent.lapsed, "/", Outcome::Invalid, visit),
+                self.lapsed("/", Outcome::Invalid, visit),
                 (Rung::Silent, Outcome::Invalid),
             );
         };
@@ -120,7 +132,7 @@ impl Challenges {
             } else {
                 target
             };
-            let reply = self.told(&self.silent.lapsed, target, outcome, visit);
+            let reply = self.lapsed(target, outcome, visit);
             return (reply, (ticket.worth, outcome));
         }
         let holds = self.clearances.rung(&Bearer {
@@ -135,20 +147,50 @@ impl Challenges {
         let back = holds.and_then(|_| Reply::redirect(StatusCode::SEE_OTHER, target));
         back.map_or_else(
             || {
-                let reply = self.told(&self.silent.cookies, target, Outcome::Failed, visit);
+                let reply = self.no_cookies(target, Outcome::Failed, visit);
                 (reply, (ticket.worth, Outcome::Failed))
             },
             |reply| (reply, (ticket.worth, Outcome::Solved)),
         )
     }
 
-    /// What to do now, as a page with a link to `next`.
-    fn told(&self, page: &Templates, next: &str, outcome: Outcome, visit: &Visit<'_>) -> Reply {
-        if visit.html {
-            page.render(visit, &[("next", &escape(next))])
-        } else {
-            super::unsolved(outcome, visit)
-        }
+    /// Leads a form that solved something to what it was for: a browser by way of [`Self::returned`],
+    /// which says so when it keeps no cookies, where it would solve one captcha after the other.
+    pub(super) fn way_back(&self, visit: &Visit<'_>) -> Option<Reply> {
+        let ticket = || {
+            let (kind, worth) = (Kind::Silent, Rung::Silent);
+            self.common.ticket(visit, kind, worth, Detail::new())
+        };
+        let next = match visit.html.then(ticket).flatten() {
+            Some(token) => Cow::Owned(format!("{ANSWER_PATH}?solved={token}")),
+            None => Cow::Borrowed(local_target(visit.target)),
+        };
+        Reply::redirect(StatusCode::SEE_OTHER, &next)
+    }
+
+    /// The answer to who did not solve it and is given no other one.
+    pub(super) fn unsolved(&self, outcome: Outcome, visit: &Visit<'_>) -> Reply {
+        self.lapsed(local_target(visit.target), outcome, visit)
+    }
+
+    /// There is nothing to be done here, but at `next`.
+    pub(super) fn lapsed(&self, next: &str, outcome: Outcome, visit: &Visit<'_>) -> Reply {
+        told(&self.silent.lapsed, next, outcome, visit)
+    }
+
+    /// Nothing goes on without cookies.
+    pub(super) fn no_cookies(&self, next: &str, outcome: Outcome, visit: &Visit<'_>) -> Reply {
+        told(&self.silent.cookies, next, outcome, visit)
+    }
+}
+
+/// What to do now, as a page with a link to `next`.
+fn told(page: &Templates, next: &str, outcome: Outcome, visit: &Visit<'_>) -> Reply {
+    if visit.html {
+        let reply = page.render(visit, &[("next", &escape(next))]);
+        page::unchallenged(reply)
+    } else {
+        super::refused(outcome, visit)
     }
 }
 

@@ -455,6 +455,121 @@ fn reserved_paths_have_no_other_use() {
     let (reply, outcome) = ask("/.rempart/challenge?x", Method::GET);
     assert_eq!((reply.status.as_u16(), outcome), (405, None));
     assert_eq!(header(&reply, "allow"), Some("POST"));
+    let kind = header(&reply, CONTENT_TYPE.as_str());
+    assert_eq!(kind, Some("application/problem+json"));
+}
+
+fn text(reply: &Reply) -> &str {
+    std::str::from_utf8(&reply.body).unwrap()
+}
+
+/// A bookmark of the page, a form that is not ours: a person is told how to go on.
+#[test]
+fn a_browser_is_never_at_a_dead_end() {
+    let challenges = challenges();
+    let mut headers = HeaderMap::new();
+    headers.insert("accept-language", HeaderValue::from_static("fr"));
+    let visit = Visit {
+        html: true,
+        target: ANSWER_PATH,
+        headers: &headers,
+        ..visit()
+    };
+    for method in [Method::GET, Method::HEAD] {
+        let answer = Answer::new(&method, &headers, b"");
+        let (reply, counted) = now(challenges.answer(&visit, &answer));
+        assert_eq!((reply.status.as_u16(), counted), (405, None));
+        assert_eq!(header(&reply, "allow"), Some("POST"));
+        assert_eq!(header(&reply, "rempart-action"), None, "it asks nothing");
+        let page = text(&reply);
+        assert!(page.contains("<html lang=\"fr\"") && page.contains("href=\"/\""));
+    }
+    for (body, outcome) in [("", Outcome::Invalid), ("token=AAAA", Outcome::Invalid)] {
+        let (reply, counted) = post(&challenges, &visit, &headers, body.as_bytes());
+        assert_eq!((reply.status.as_u16(), counted), (403, Some(outcome)));
+        assert_eq!(header(&reply, "rempart-action"), None);
+        let page = text(&reply);
+        assert!(page.contains("<html lang=\"fr\"") && page.contains("href=\"/\""));
+        assert!(!page.contains("id=\"lost\""));
+    }
+}
+
+/// A page of another site that posts a form here with somebody's body in it must not have that
+/// somebody's browser send it on as its own.
+#[test]
+fn a_body_is_carried_for_forms_of_this_site_alone() {
+    let challenges = challenges();
+    let form = |pairs: &[(&'static str, &'static str)]| {
+        let mut headers = form_headers();
+        headers.insert("host", HeaderValue::from_static("app.example.com"));
+        headers.insert("content-length", HeaderValue::from_static("7"));
+        for (name, value) in pairs {
+            headers.insert(*name, HeaderValue::from_static(value));
+        }
+        headers
+    };
+    let own = form(&[("sec-fetch-site", "same-origin")]);
+    let posted = Visit {
+        method: &Method::POST,
+        html: true,
+        headers: &own,
+        target: "/orders?new=1",
+        ..visit()
+    };
+    let blob = challenges.keep(&posted, b"pay=all").unwrap();
+    let nothing = HeaderMap::new();
+    let asked = Visit {
+        headers: &nothing,
+        ..visit()
+    };
+    for (carried, pairs) in [
+        (true, &[("sec-fetch-site", "same-origin")][..]),
+        (true, &[("origin", "https://app.example.com")]),
+        (false, &[]),
+        (false, &[("sec-fetch-site", "cross-site")]),
+        (false, &[("sec-fetch-site", "same-site")]),
+        (false, &[("origin", "https://evil.example")]),
+        (false, &[("origin", "null")]),
+    ] {
+        let headers = form(pairs);
+        let visit = Visit {
+            html: true,
+            method: &Method::POST,
+            ..asked
+        };
+        for right in [true, false] {
+            let token = issue(&challenges, &asked);
+            let nonces: Vec<_> = solve(&token).iter().map(u32::to_string).collect();
+            let nonces = if right {
+                nonces.join("%2C")
+            } else {
+                "1".to_owned()
+            };
+            let body = format!("token={token}&nonces={nonces}&{FIELD}={blob}");
+            let (reply, outcome) = post(&challenges, &visit, &headers, body.as_bytes());
+            assert_eq!(outcome == Some(Outcome::Solved), right);
+            let page = text(&reply);
+            assert_eq!(page.contains(&blob), carried, "{pairs:?}");
+            assert_eq!(
+                page.contains("action=\"/orders?new=1\""),
+                carried,
+                "{pairs:?}"
+            );
+            if right && !carried {
+                assert_eq!(reply.status.as_u16(), 303);
+            }
+        }
+    }
+    // Nor beside a ticket of another place.
+    let elsewhere = Visit {
+        network: network("198.51.100.7"),
+        ..asked
+    };
+    let token = issue(&challenges, &elsewhere);
+    let body = format!("token={token}&nonces=1&{FIELD}={blob}");
+    let (reply, outcome) = post(&challenges, &posted, &own, body.as_bytes());
+    assert_eq!(outcome, Some(Outcome::ForeignNetwork));
+    assert!(!text(&reply).contains(&blob));
 }
 
 #[test]
@@ -508,7 +623,7 @@ fn a_client_that_is_no_browser_gets_data() {
 #[test]
 fn the_longest_answer_fits() {
     let challenges = challenges();
-    let long = format!("/{}", "a".repeat(1023));
+    let long = format!("/{}", "a".repeat(MAX_TARGET - 1));
     let host = "h".repeat(253);
     let visit = Visit {
         target: &long,

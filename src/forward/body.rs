@@ -48,6 +48,46 @@ impl ReadAhead {
         }
     }
 
+    /// Whether the body begins with `start`. Reads no more than shows it; of a body that declares no length, or
+    /// more than [`LARGEST_READ`] bytes, nothing (`None`). What was read is sent on all the same.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`].
+    pub async fn begins_with(
+        &mut self,
+        session: &mut Session,
+        patience: Duration,
+        start: &[u8],
+    ) -> Result<Option<bool>> {
+        let declared = content_length(session).filter(|length| *length <= LARGEST_READ);
+        let Some(length) = declared.filter(|_| !self.replaced) else {
+            return Ok(None);
+        };
+        if length < start.len() {
+            return Ok(Some(false));
+        }
+        let reading = async {
+            expected(session).await?;
+            // All of the body fits there.
+            session.as_mut().enable_retry_buffering();
+            let mut read = 0_usize;
+            while read < start.len() && !session.as_mut().is_body_done() {
+                let Some(chunk) = session.as_mut().read_request_body().await? else {
+                    break;
+                };
+                read = read.saturating_add(chunk.len());
+            }
+            Ok(())
+        };
+        match tokio::time::timeout(patience, reading).await {
+            Ok(result) => result.map_err(Error::into_down)?,
+            Err(_) => return Err(too_slow()),
+        }
+        let read = session.as_ref().get_retry_buffer();
+        Ok(Some(read.is_some_and(|read| read.starts_with(start))))
+    }
+
     /// The whole body, when it declares a length of at most `most`: that the client sent, or what it
     /// was [replaced](Self::replace) by. What was read is sent on all the same.
     ///

@@ -2,12 +2,15 @@
 //! What may be kept, and for whom, is `challenge::replay`'s to say.
 
 use crate::{
-    challenge::{RESERVED, Visit, replay::Form},
+    challenge::{
+        Outcome, RESERVED, Visit, local_target,
+        replay::{Form, START, declared_length},
+    },
     decide::{self, Suspect},
     edge::Edge,
     exchange::{Arrival, Exchange},
     forward::target::Target,
-    reply::Reply,
+    reply::{Reply, wants_html},
 };
 use bytes::Bytes;
 use http::StatusCode;
@@ -19,6 +22,9 @@ use verdict::decision::Rung;
 
 /// Browsers send forms at once.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// When there is room again.
+pub const FULL: Duration = Duration::from_secs(1);
 
 /// A challenge, with what the visitor posted where there is room to keep it.
 ///
@@ -45,6 +51,13 @@ pub async fn keep(
         body = read.whole(session, patience(&arrival), *length).await?;
     }
     let reply = visiting(session.req_header(), &arrival, |visit| {
+        if let Some(body) = &body
+            && let Some(reply) = challenges.without_cookies(visit, body)
+        {
+            let metrics = edge.recorder.metrics();
+            metrics.challenge(rung.name(), Outcome::Failed.name());
+            return Some(reply);
+        }
         let kept = body.and_then(|body| challenges.keep(visit, &body));
         let visit = Visit {
             replay: kept.as_deref().unwrap_or_default(),
@@ -57,8 +70,12 @@ pub async fn keep(
 }
 
 /// Makes a request that carries a kept body the one that was challenged: its content type, length and
-/// body. From here on it is judged and forwarded as that. Anything else is left as it is. A body
-/// that was kept but is not for this visitor now leads to the page without it.
+/// body. From here on it is judged and forwarded as that, and challenged again with its body where no
+/// clearance came with it. Anything else is left as it is.
+///
+/// What is returned is the answer where the request would be forwarded: a body that was kept but is not
+/// for this visitor now leads to the page without it, and one there is no room for has to come again.
+/// The application is never sent what was wrapped here.
 ///
 /// # Errors
 /// As [`keep`].
@@ -76,23 +93,33 @@ pub async fn unwrap(
         return Ok(None);
     };
     let challenges = &arrival.generation.challenges;
-    // Only of whom has shown something: a mark proves nothing, and reading costs.
-    let cleared = visiting(session.req_header(), &arrival, |visit| {
-        let bearer = arrival.bearer(visit.headers, visit.host);
+    let length = visiting(session.req_header(), &arrival, |visit| {
         let reserved = visit.target.starts_with(RESERVED);
-        (!reserved && challenges.replays().may_unwrap(visit))
-            .then(|| challenges.clearances().rung(&bearer))?
+        let may = !reserved && challenges.replays().is_from_here(visit);
+        may.then(|| declared_length(visit.headers)).flatten()
     });
-    if cleared.is_none() || decide::is_banned(edge, &arrival) {
+    let Some(length) = length.filter(|_| !decide::is_banned(edge, &arrival)) else {
+        return Ok(None);
+    };
+    let patience = patience(&arrival);
+    let read = &mut exchange.read_ahead;
+    // A form of the application's own costs no room.
+    if read.begins_with(session, patience, START).await? == Some(false) {
         return Ok(None);
     }
-    let most = challenges.replays().longest_form();
-    let read = &mut exchange.read_ahead;
-    let Some(form) = read.whole(session, patience(&arrival), most).await? else {
+    let share = visiting(session.req_header(), &arrival, |visit| {
+        challenges.replays().share_again(visit, length)
+    });
+    let Some(_share) = share else {
+        let html = wants_html(&session.req_header().headers);
+        let reply = Reply::throttled(arrival.id(), html, FULL, None);
+        return Ok(Some(reply));
+    };
+    let Some(form) = read.whole(session, patience, length).await? else {
         return Ok(None);
     };
     let (unwrapped, back) = visiting(session.req_header(), &arrival, |visit| {
-        let back = Reply::redirect(StatusCode::SEE_OTHER, visit.target);
+        let back = Reply::redirect(StatusCode::SEE_OTHER, local_target(visit.target));
         Some((challenges.unwrap(visit, &form), back))
     })
     .unwrap_or((Form::Foreign, None));
@@ -114,7 +141,7 @@ pub async fn unwrap(
 }
 
 /// Asks something of the request as a challenge sees it; nothing of one that can't be classified.
-fn visiting<T>(
+pub fn visiting<T>(
     request: &RequestHeader,
     arrival: &Arrival,
     ask: impl FnOnce(&Visit<'_>) -> Option<T>,

@@ -1,16 +1,23 @@
 //! Reads the answer to a challenge and has it judged.
 
+use super::replay::{FULL, visiting};
 use crate::{
-    challenge::{Challenges, Outcome, Settled, answer::Answer, page},
+    challenge::{
+        ANSWER_PATH, Challenges, MAX_ANSWER, Outcome, Settled,
+        answer::Answer,
+        page,
+        replay::{Share, declared_length},
+    },
     decide::{self, Suspect},
     edge::Edge,
     exchange::{Arrival, Exchange},
     forward::target::Target,
-    reply::Reply,
+    reply::{Reply, wants_html},
 };
-use http::{StatusCode, header};
+use http::{Method, StatusCode};
 use pingora_proxy::Session;
 use std::time::Duration;
+use verdict::decision::Rung;
 
 /// For the answer to a challenge to arrive.
 const SOLUTION_TIME: Duration = Duration::from_secs(5);
@@ -21,10 +28,14 @@ pub async fn solve(edge: &Edge, session: &mut Session, exchange: &Exchange) -> R
         return Reply::empty(StatusCode::BAD_REQUEST);
     };
     let challenges = &arrival.generation.challenges;
-    let body = read(session, challenges.longest_answer()).await;
-    let (reply, settled) = match judge(session, arrival, challenges, &body).await {
-        Some(judged) => judged,
-        None => return Reply::empty(StatusCode::BAD_REQUEST),
+    let Some((body, _share)) = read(session, arrival, challenges).await else {
+        let settled = Settled::new(Rung::ProofOfWork, Outcome::TooMany);
+        decide::settled(edge, arrival, settled);
+        let html = wants_html(&session.req_header().headers);
+        return Reply::throttled(arrival.id(), html, FULL, None);
+    };
+    let Some((reply, settled)) = judge(session, arrival, challenges, &body).await else {
+        return Reply::empty(StatusCode::BAD_REQUEST);
     };
     if let Some(settled) = settled {
         let (rung, outcome) = (settled.rung, settled.outcome);
@@ -59,12 +70,31 @@ async fn judge(
 }
 
 /// The answer to a challenge, or as much of it as shows that it is none: one byte too many. Of what
-/// declares to be too long, nothing is read.
-async fn read(session: &mut Session, most: usize) -> Vec<u8> {
-    let declared = session.req_header().headers.get(header::CONTENT_LENGTH);
-    let declared = declared.and_then(|length| length.to_str().ok()?.trim().parse::<usize>().ok());
-    if declared.is_some_and(|length| length > most) {
-        return vec![0; most.saturating_add(1)];
+/// declares to be too long, nothing is read. With the room that the body takes which it carries; `None`
+/// where there is none.
+async fn read(
+    session: &mut Session,
+    arrival: &Arrival,
+    challenges: &Challenges,
+) -> Option<(Vec<u8>, Option<Share>)> {
+    let request = session.req_header();
+    if request.method != Method::POST || request.uri.path() != ANSWER_PATH {
+        return Some((Vec::new(), None));
+    }
+    let declared = declared_length(&request.headers).filter(|length| *length > MAX_ANSWER);
+    let most = declared.unwrap_or(MAX_ANSWER);
+    let mut share = None;
+    if let Some(length) = declared {
+        let may = visiting(request, arrival, |visit| {
+            let may = challenges.replays().is_from_here(visit);
+            (may && length <= challenges.longest_answer()).then_some(())
+        });
+        if may.is_none() {
+            return Some((vec![0; MAX_ANSWER.saturating_add(1)], None));
+        }
+        share = Some(visiting(request, arrival, |visit| {
+            challenges.replays().share_again(visit, length)
+        })?);
     }
     let mut body = Vec::new();
     let reading = async {
@@ -77,5 +107,5 @@ async fn read(session: &mut Session, most: usize) -> Vec<u8> {
     };
     // What has not come by then is a wrong answer.
     let _ = tokio::time::timeout(SOLUTION_TIME, reading).await;
-    body
+    Some((body, share))
 }

@@ -88,6 +88,17 @@ const stories = {
     assert.equal(await page.locator('html').getAttribute('lang'), 'fr');
   }),
 
+  'a bookmark of the way has a way on': () => withPage({ locale: 'fr-FR' }, async (page) => {
+    page.removeAllListeners('console');
+    const answer = await page.goto(at('/.rempart/challenge'));
+    assert.equal(answer.status(), 405);
+    assert.equal(await page.locator('html').getAttribute('lang'), 'fr');
+    await check(page);
+    await page.locator('main a').click();
+    await shown(page);
+    assert.equal(page.url(), at('/'));
+  }),
+
   'an old or foreign link has a way on': () => withPage({ colorScheme: 'dark' }, async (page) => {
     await page.goto(at('/.rempart/challenge?t=AAAA'));
     assert.match(await page.locator('h1').innerText(), /go on from here/);

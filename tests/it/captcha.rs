@@ -33,6 +33,76 @@ fn every_picture_is_another_one_and_guessing_ends() {
     assert!(upstream.requests().is_empty());
 }
 
+/// Who may have no captcha now was not issued one.
+#[test]
+fn a_refusal_to_show_one_is_counted_as_that() {
+    let upstream = Nginx::start();
+    let edge = edge(upstream.address, "challenge: { captcha: { tries: 3 } }\n");
+    let ask = || edge.get("/page").navigating().answer();
+    let count = |outcome| {
+        let labels = [("kind", "captcha"), ("outcome", outcome)];
+        edge.metric("rempart_challenges_total", &labels)
+    };
+    for _ in 0..3 {
+        let page = ask().text();
+        let token = page.split_once(r#"name="token" value=""#).unwrap().1;
+        let token = token.split_once('"').unwrap().0;
+        let wrong = edge.get("/.rempart/challenge").navigating();
+        wrong.data(&format!("token={token}&answer=no")).answer();
+    }
+    assert_eq!(count("failed"), 3.0);
+    let (issued, refused) = (count("issued"), count("too_many"));
+    let asked = ask();
+    assert_eq!((asked.status, asked.header("rempart-action")), (429, None));
+    assert_eq!(count("issued"), issued);
+    assert_eq!(count("too_many"), refused + 1.0);
+}
+
+/// One ticket, then new ones: either way it ends in 429, in the visitor's language, and with that client.
+#[test]
+fn a_guesser_is_told_to_wait_and_its_neighbour_is_not() {
+    let upstream = Nginx::start();
+    let edge = edge(upstream.address, "challenge: { captcha: { tries: 3 } }\n");
+    let token = |page: &str| {
+        let rest = page.split_once(r#"name="token" value=""#).unwrap().1;
+        rest.split_once('"').unwrap().0.to_owned()
+    };
+    let ask = |from| {
+        let page = edge.get("/page").navigating().from(from);
+        page.header("accept-language", "fr").answer()
+    };
+    let guess = |from, token: &str, text: &str| {
+        let form = edge.get("/.rempart/challenge").navigating().from(from);
+        let form = form.header("accept-language", "fr");
+        form.data(&format!("token={token}&answer={text}")).answer()
+    };
+    // The same captcha again and again: the first guess is looked at, the others get a new captcha, and
+    // that ends too.
+    let one = token(&ask("127.9.1.1").text());
+    let mut statuses = (0..80).map(|n| guess("127.9.1.1", &one, &format!("AAAA{n}")).status);
+    let shown = statuses
+        .by_ref()
+        .take_while(|status| *status == 403)
+        .count();
+    assert!((2..70).contains(&shown), "{shown}");
+    assert!(statuses.all(|status| status == 429));
+    // Each time a new one.
+    for _ in 0..3 {
+        let answer = guess("127.9.1.2", &token(&ask("127.9.1.2").text()), "AAAAAA");
+        assert_eq!(answer.status, 403);
+        assert!(answer.text().contains("pas la bonne réponse"));
+    }
+    let told = ask("127.9.1.2");
+    assert_eq!(told.status, 429);
+    let wait: u64 = told.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=200).contains(&wait), "{wait}");
+    assert_eq!(told.header("content-language"), Some("fr"));
+    assert!(told.text().contains("Temps d’attente"), "{}", told.text());
+    // Of the same /24.
+    assert_eq!(ask("127.9.1.3").status, 403);
+    assert!(upstream.requests().is_empty());
+}
+
 #[test]
 fn a_browser_without_scripts_gets_on() {
     let upstream = Upstream::start(|request, stream| {

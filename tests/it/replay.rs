@@ -235,10 +235,11 @@ fn a_form_of_another_site_is_not_sent_for_it() {
         assert!(!page.contains("rempart-replay"), "{page}");
         // The way on is the page itself.
         let solved = visitor.solve(&page);
-        assert_eq!(
-            (solved.status, solved.header("location")),
-            (303, Some("/orders"))
-        );
+        assert_eq!(solved.status, 303);
+        let way = solved.header("location").unwrap().to_owned();
+        assert!(way.starts_with("/.rempart/challenge?solved="), "{way}");
+        let led = visitor.send(&edge.get(&way).from(visitor.source).navigating());
+        assert_eq!((led.status, led.header("location")), (303, Some("/orders")));
         visitor.cookies.clear();
     }
     assert!(app.bodies().is_empty());
@@ -283,6 +284,77 @@ fn a_body_is_nobody_elses_and_for_nothing_else() {
     assert_eq!(app.bodies().pop().unwrap(), b"a=b");
     visitor.post("/orders", URLENCODED, b"rempart-replay=AAAA", "same-origin");
     assert_eq!(app.bodies().pop().unwrap(), b"rempart-replay=AAAA");
+}
+
+/// A clearance may be missing when the form comes back: it has expired, another replica does not know
+/// it, the challenge was for a rate that has passed.
+#[test]
+fn what_was_wrapped_here_reaches_no_application_as_it_is() {
+    let app = App::new();
+    let config = config(app.upstream.address, "", "replay: 256KiB");
+    let edge = Edge::start(&config.replace(
+        "'request.path.startsWith(\"/orders\")'",
+        "'request.path.startsWith(\"/orders\") && request.headers[\"x-suspect\"] == \"1\"'",
+    ));
+    let mut visitor = Visitor::new(&edge, "127.0.5.1", "--http1.1");
+    let suspected = |visitor: &mut Visitor<'_>, body: &[u8]| {
+        let curl = edge
+            .get("/orders?new=1")
+            .from(visitor.source)
+            .navigating()
+            .header("sec-fetch-site", "same-origin")
+            .header("content-type", URLENCODED)
+            .header("x-suspect", "1")
+            .data(std::str::from_utf8(body).unwrap());
+        visitor.send(&curl)
+    };
+    let page = suspected(&mut visitor, b"pay=all").text();
+    let form = format!("rempart-replay={}", attribute(&page, BLOB).unwrap());
+    assert_eq!(visitor.cookies.len(), 1, "marked, and not cleared");
+    // Still suspect: challenged again, with what was posted at first.
+    let page = suspected(&mut visitor, form.as_bytes()).text();
+    let again = format!("rempart-replay={}", attribute(&page, BLOB).unwrap());
+    assert!(app.bodies().is_empty());
+    // Suspect no more: it is what it was.
+    for form in [&form, &again] {
+        let sent = visitor.post("/orders?new=1", URLENCODED, form.as_bytes(), "same-origin");
+        assert_eq!(sent.status, 200, "{}", sent.text());
+        assert_eq!(app.bodies().pop().unwrap(), b"pay=all");
+    }
+    // Elsewhere it leads to the page; and not to another site.
+    let led = visitor.post("/orders", URLENCODED, form.as_bytes(), "same-origin");
+    assert_eq!((led.status, led.header("location")), (303, Some("/orders")));
+    let led = visitor.post(
+        "//evil.example/",
+        URLENCODED,
+        form.as_bytes(),
+        "same-origin",
+    );
+    assert_eq!((led.status, led.header("location")), (303, Some("/")));
+    assert_eq!(app.bodies().len(), 2);
+    // Where there is no room for it, it has to come again; forms of the application's own do not.
+    let page = suspected(&mut visitor, &[b'a'; 100_000]).text();
+    let form = format!("rempart-replay={}", attribute(&page, BLOB).unwrap());
+    let full = (0..300).find_map(|_| {
+        let sent = visitor.post("/orders?new=1", URLENCODED, form.as_bytes(), "same-origin");
+        (sent.status != 200).then_some(sent)
+    });
+    let full = full.expect("no end of room");
+    assert_eq!((full.status, full.header("retry-after")), (429, Some("1")));
+    for version in ["--http1.1", "--http2"] {
+        visitor.version = version;
+        for length in [1, 30_000, 60_000] {
+            let body = vec![b'a'; length];
+            let own = visitor.post("/orders?new=1", URLENCODED, &body, "same-origin");
+            assert_eq!(own.status, 200);
+            assert!(app.bodies().pop().unwrap() == body, "{length}");
+        }
+    }
+    assert!(
+        app.bodies()
+            .iter()
+            .all(|body| !body.starts_with(b"rempart-replay"))
+    );
 }
 
 #[test]
@@ -341,7 +413,7 @@ fn an_enormous_answer_is_refused_unread() {
     let edge = Edge::start(&config(app.upstream.address, "", "replay: 1KiB"));
     let mut visitor = Visitor::new(&edge, "127.0.5.1", "--http1.1");
     let huge = vec![b'a'; 2_000_000];
-    for body in [&huge[..], &huge[..8 * 1024 + 1]] {
+    for body in [&huge[..], &huge[..12 * 1024 + 1]] {
         let refused = visitor.post("/.rempart/challenge", URLENCODED, body, "same-origin");
         assert_eq!(refused.status, 413);
     }
@@ -353,6 +425,14 @@ fn an_enormous_answer_is_refused_unread() {
 fn a_browser_sends_its_form_and_gets_its_page() {
     let upstream = Upstream::start(|request, stream| {
         let body = drain(request, stream)?;
+        if let Some((_, away)) = request.target.split_once("away=") {
+            write!(
+                stream,
+                "HTTP/1.1 302 Found\r\nlocation: {away}/form?arrived\r\ncontent-length: 0\r\n\r\n"
+            )?;
+            stream.flush()?;
+            return Ok(true);
+        }
         let page = if request.target.starts_with("/form") {
             let target = request.target.split_once("to=").map_or("", |(_, to)| to);
             format!(
@@ -392,7 +472,15 @@ fn a_browser_sends_its_form_and_gets_its_page() {
             )
             .env("BROWSER", "/usr/bin/chromium"),
     );
-    for story in ["urlencoded", "multipart", "text", "another site"] {
+    for story in [
+        "urlencoded",
+        "multipart",
+        "text",
+        "another site",
+        "without JavaScript",
+        "the application may lead on",
+        "no cookies",
+    ] {
         assert!(said.contains(&format!("ok   {story}")), "{said}");
     }
     let posts = upstream

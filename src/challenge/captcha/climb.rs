@@ -3,7 +3,7 @@
 
 use super::Notice;
 use crate::{
-    challenge::{Answer, Challenge, Challenges, Outcome, Settled, Visit, misplaced, unsolved},
+    challenge::{Answer, Challenge, Challenges, Outcome, Settled, Visit, misplaced},
     reply::Reply,
 };
 use http::StatusCode;
@@ -61,7 +61,7 @@ impl Challenges {
     fn instead(&self, visit: &Visit<'_>, ticket: &Ticket, kind: Kind) -> Answered {
         let spent = self.spent.is_spent(&ticket.id);
         if spent && !is_captcha(ticket.kind) {
-            let reply = unsolved(Outcome::Replayed, visit);
+            let reply = self.unsolved(Outcome::Replayed, visit);
             return (reply, Some(Settled::new(ticket.worth, Outcome::Replayed)));
         }
         // Of a captcha that was answered, nothing is left but the wish to see another one.
@@ -100,7 +100,7 @@ impl Challenges {
         match self.cleared(visit, answer, ticket) {
             Ok(reply) => (reply, Some(self.solved(visit, ticket))),
             Err(outcome) => (
-                unsolved(outcome, visit),
+                self.unsolved(outcome, visit),
                 Some(Settled::new(ticket.worth, outcome)),
             ),
         }

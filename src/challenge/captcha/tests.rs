@@ -105,7 +105,8 @@ fn who_reads_the_picture_is_led_back_with_a_clearance() {
             (303, Outcome::Solved),
             "{read}"
         );
-        assert_eq!(header(&reply, "location"), Some(visit().target));
+        let location = header(&reply, "location").unwrap();
+        assert!(location.starts_with("/.rempart/challenge?solved="));
         let held = rung(&challenges, &cookie(&reply), &html());
         assert_eq!(held, Some(Rung::Captcha));
     }
@@ -138,7 +139,6 @@ fn a_picture_that_is_served_opens_to_what_it_says_and_to_nothing_else() {
     let (challenges, token, text) = served();
     let (reply, outcome) = answer(&challenges, &html(), &token, &text.to_lowercase());
     assert_eq!((reply.status.as_u16(), outcome), (303, Outcome::Solved));
-    assert_eq!(header(&reply, "location"), Some(visit().target));
     let held = rung(&challenges, &cookie(&reply), &html());
     assert_eq!(held, Some(Rung::Captcha));
     // The same again.

@@ -1,4 +1,10 @@
 //! The Content-Security-Policy of a page: what every page has, and what a sheet adds to it.
+//!
+//! It has no `form-action`: browsers hold that against the redirects that follow a form too, and an
+//! application may well answer what was carried past a challenge by leading on to another site, to pay
+//! or to log in. The pages' forms go where Rempart wrote that they go; what a visitor sends is escaped.
+//!
+//! A site may frame its own pages, and so the challenge before them; no other may.
 
 use http::HeaderValue;
 
@@ -19,9 +25,8 @@ impl Policy {
             ("script-src", if script { "'nonce-\0'" } else { "'none'" }),
             ("style-src", "'nonce-\0'"),
             ("img-src", "data:"),
-            ("form-action", "'self'"),
             ("base-uri", "'none'"),
-            ("frame-ancestors", "'none'"),
+            ("frame-ancestors", "'self'"),
         ]
         .map(|(name, sources)| (name, sources.to_owned()))
         .into();
@@ -69,7 +74,7 @@ mod tests {
         assert_eq!(
             policy("", false),
             "default-src 'none'; script-src 'none'; style-src 'nonce-abc'; img-src data:; \
-             form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+             base-uri 'none'; frame-ancestors 'self'"
         );
     }
 
@@ -85,7 +90,7 @@ mod tests {
         );
         assert!(
             policy.ends_with(
-                "; frame-ancestors 'none'; worker-src blob:; frame-src https://a.example"
+                "; frame-ancestors 'self'; worker-src blob:; frame-src https://a.example"
             ),
             "{policy}"
         );

@@ -241,3 +241,68 @@ proptest! {
         prop_assert_eq!(gunzip(&file.finish()), plain);
     }
 }
+
+/// Every sheet that is shipped, by its file.
+fn sheets() -> Vec<(String, String)> {
+    let mut folders = vec![std::path::PathBuf::from(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/src/challenge"
+    ))];
+    let mut sheets = vec![("replay".to_owned(), replay::SHEET.body.to_owned())];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|end| end == "html")
+                && !path.ends_with("frame.html")
+            {
+                let body = std::fs::read_to_string(&path).unwrap();
+                sheets.push((path.display().to_string(), body));
+            }
+        }
+    }
+    sheets
+}
+
+/// What browsers make of nested forms and of two elements by one name is not what is meant.
+#[test]
+fn no_sheet_nests_forms_or_names_two_elements_alike() {
+    let sheets = sheets();
+    assert!(sheets.len() >= 7, "{}", sheets.len());
+    let none = HeaderMap::new();
+    for (file, body) in &sheets {
+        let sheet = Sheet { body, ..SHEET };
+        let templates = Templates::build(&sheet, &Look::new(&ChallengePage::default()));
+        for replay in ["", "AAAA"] {
+            let visit = Visit {
+                method: &Method::POST,
+                replay,
+                ..visit(&none)
+            };
+            let reply = templates.render(&visit, &[]);
+            let page = std::str::from_utf8(&reply.body).unwrap();
+            let page = page.split("<script").next().unwrap();
+            let (mut forms, mut open, mut ids) = (0, false, HashSet::new());
+            for tag in page.split('<').skip(1) {
+                if tag.starts_with("form") {
+                    assert!(!open, "{file}: a form in a form");
+                    (open, forms) = (true, forms + 1);
+                } else if tag.starts_with("/form") {
+                    assert!(open, "{file}: the end of no form");
+                    open = false;
+                }
+                let mark = tag.split('>').next().unwrap();
+                if let Some((_, id)) = mark.split_once(" id=\"") {
+                    let id = id.split('"').next().unwrap();
+                    assert!(ids.insert(id), "{file}: two are called {id}");
+                }
+            }
+            assert!(!open, "{file}: a form without an end");
+            let carried = page.matches("name=\"rempart-replay\"").count();
+            assert_eq!(carried, if replay.is_empty() { 0 } else { forms }, "{file}");
+            assert_eq!(ids.contains("lost"), replay.is_empty(), "{file}");
+            assert_eq!(ids.contains("replay"), !replay.is_empty(), "{file}");
+        }
+    }
+}

@@ -21,6 +21,8 @@ const IN_FLIGHT: usize = 16 * 1024 * 1024;
 const SLOTS: usize = 1024;
 /// What reading even the smallest body counts for.
 const LEAST: usize = 1024;
+/// The part of its length that a body counts for which comes back.
+const AGAIN: usize = 4;
 
 /// Counts what is kept.
 #[derive(Debug)]
@@ -60,8 +62,24 @@ impl Drop for Share {
 impl Budget {
     /// Room for a body of this length, at `now` (milliseconds).
     pub fn share(this: &Arc<Self>, client: Prefix, length: usize, now: u64) -> Option<Share> {
+        Self::share_at(this, client, length, length, now)
+    }
+
+    /// Room for one that was kept and comes back. A climb brings it back twice, or more often when answers
+    /// are wrong: it counts for less than keeping it did, but takes as much room.
+    pub fn share_again(this: &Arc<Self>, client: Prefix, length: usize, now: u64) -> Option<Share> {
+        Self::share_at(this, client, length, length / AGAIN, now)
+    }
+
+    fn share_at(
+        this: &Arc<Self>,
+        client: Prefix,
+        length: usize,
+        cost: usize,
+        now: u64,
+    ) -> Option<Share> {
         let bytes = length.max(LEAST);
-        let cost = u64::try_from(bytes).ok()?;
+        let cost = u64::try_from(cost.max(LEAST)).ok()?;
         let slot = usize::try_from(this.hasher.hash_one(client)).unwrap_or_default();
         let slot = this.clients.get(slot.checked_rem(SLOTS)?)?;
         if !slot.take(cost, now, CLIENT_RATE, CLIENT_BURST) || !this.all.take(cost, now, RATE, RATE)
@@ -124,6 +142,24 @@ mod tests {
         assert_eq!(taken(NOW + 500), 1);
         // Others are not in its way.
         assert!((2..20).any(|number| Budget::share(&budget, client(number), BODY, NOW).is_some()));
+    }
+
+    #[test]
+    fn the_largest_body_climbs_in_one_go() {
+        let budget = Arc::new(Budget::default());
+        let (body, form) = (256 * 1024, 352 * 1024);
+        assert!(Budget::share(&budget, client(1), body, NOW).is_some());
+        for _ in 0..2 {
+            assert!(Budget::share_again(&budget, client(1), form, NOW).is_some());
+        }
+        // Coming back again and again ends too.
+        let taken = (0..100).filter(|_| {
+            let share = Budget::share_again(&budget, client(1), form, NOW);
+            share.is_some()
+        });
+        assert!(taken.count() < 2);
+        let held = Budget::share_again(&budget, client(2), form, NOW).unwrap();
+        assert_eq!(held.bytes, form);
     }
 
     #[test]

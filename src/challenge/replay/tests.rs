@@ -338,7 +338,7 @@ fn no_form_is_looked_into_without_a_mark() {
         ("cookie", "c=d"),
     ]);
     let token = replays.keep(&key(), &visit(), b"").unwrap();
-    let replay = replays.carried(&key(), &visit(), &token).unwrap();
+    let replay = replays.carried(&key(), &visit(), token.as_bytes()).unwrap();
     let restored = replays.restore(&replay, &jar);
     assert!(restored.contains(&(COOKIE, Some(HeaderValue::from_static("a=b; c=d")))));
 }
@@ -416,4 +416,26 @@ fn every_form_of_a_page_carries_it() {
         !plain.contains("id=\"lost\"") && !plain.contains(FIELD),
         "{plain}"
     );
+}
+
+#[test]
+fn who_sends_it_on_without_the_mark_keeps_no_cookies() {
+    let challenges =
+        crate::challenge::Challenges::build(&model::Challenge::default(), None).unwrap();
+    let token = challenges.keep(&visit(), b"a=b").unwrap();
+    let marked = challenges.replays().mark(&visit()).unwrap();
+    let mut headers = FORM.clone();
+    headers.insert(COOKIE, marked);
+    let marked = Visit {
+        headers: &headers,
+        ..visit()
+    };
+    let reply = challenges.without_cookies(&visit(), &form(&token)).unwrap();
+    let page = std::str::from_utf8(&reply.body).unwrap();
+    assert!(page.contains("Please allow cookies"), "{page}");
+    assert!(page.contains("href=\"/orders?new=1\""), "{page}");
+    assert!(page.contains("could not be kept"), "{page}");
+    for (visit, form) in [(&marked, form(&token)), (&visit(), b"a=b".to_vec())] {
+        assert!(challenges.without_cookies(visit, &form).is_none());
+    }
 }

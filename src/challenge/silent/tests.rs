@@ -223,3 +223,77 @@ fn a_form_that_was_posted_is_carried_by_proof_of_work() {
             .contains("<script")
     );
 }
+
+#[test]
+fn a_long_address_is_come_back_to_and_a_longer_one_by_a_script() {
+    let challenges = challenges();
+    let none = HeaderMap::new();
+    let target = format!("/{}", "a".repeat(MAX_TARGET - 1));
+    let long = Visit {
+        target: &target,
+        ..visit(&none)
+    };
+    assert_eq!(Challenges::suited(Rung::Silent, &long), Rung::Silent);
+    let reply = challenges.page(Rung::Silent, &long);
+    let next = header(&reply, "refresh").unwrap().strip_prefix("0; url=");
+    let next = next.unwrap().to_owned();
+    // As a request line it fits what is taken by default.
+    assert!(next.len() < 7 * 1024, "{}", next.len());
+    let (_, headers) = issued(&challenges);
+    let back = Visit {
+        target: &next,
+        ..visit(&headers)
+    };
+    let (reply, _) = come_back(&challenges, &back);
+    assert_eq!(header(&reply, "location"), Some(target.as_str()));
+
+    let target = format!("{target}a");
+    let longer = Visit {
+        target: &target,
+        ..visit(&none)
+    };
+    assert_eq!(Challenges::suited(Rung::Silent, &longer), Rung::ProofOfWork);
+    let program = Visit {
+        html: false,
+        ..longer
+    };
+    assert_eq!(Challenges::suited(Rung::Silent, &program), Rung::Silent);
+}
+
+#[test]
+fn who_solved_a_form_without_cookies_is_told_so() {
+    let challenges = challenges();
+    let none = HeaderMap::new();
+    let visit = visit(&none);
+    let reply = challenges.way_back(&visit).unwrap();
+    assert_eq!(reply.status, StatusCode::SEE_OTHER);
+    let next = header(&reply, "location").unwrap().to_owned();
+    let back = |headers| {
+        come_back(
+            &challenges,
+            &Visit {
+                target: &next,
+                headers,
+                ..visit
+            },
+        )
+    };
+    let (_, held) = issued(&challenges);
+    let (reply, counted) = back(&held);
+    assert_eq!(header(&reply, "location"), Some("/orders?page=2"));
+    assert_eq!(counted, None, "it was counted when it was solved");
+    let (reply, counted) = back(&none);
+    assert_eq!(counted, Some((Rung::Silent, Outcome::Failed)));
+    assert_eq!(header(&reply, "location"), None);
+    assert_eq!(header(&reply, "rempart-action"), None);
+    let page = std::str::from_utf8(&reply.body).unwrap();
+    assert!(page.contains("Please allow cookies"));
+    assert!(page.contains("href=\"/orders?page=2\""));
+    // A program follows no more than it has to.
+    let program = Visit {
+        html: false,
+        ..visit
+    };
+    let reply = challenges.way_back(&program).unwrap();
+    assert_eq!(header(&reply, "location"), Some("/orders?page=2"));
+}
