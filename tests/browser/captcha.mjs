@@ -104,4 +104,28 @@ for (const [name, options] of Object.entries(looks)) {
   });
 }
 
+// The last one: nobody of this address gets a captcha after it.
+stories['who guesses on is told to wait'] = () => withPage(
+  { locale: 'fr-FR', viewport: { width: 375, height: 667 } }, async (page) => {
+    page.removeAllListeners('console'); // which says 429
+    let answer = await page.goto(url('/page?a=1'));
+    for (let guesses = 0; answer.status() === 403 && guesses < 20; guesses += 1) {
+      const next = page.waitForResponse('**/.rempart/challenge');
+      await page.locator('#answer').fill('sans doute faux');
+      await page.keyboard.press('Enter');
+      answer = await next;
+      await page.locator('h1').waitFor();
+      if (answer.status() === 403) await page.getByRole('alert').waitFor();
+    }
+    answer = await page.goto(url('/page?a=1'));
+    assert.equal(answer.status(), 429);
+    assert.ok(Number(answer.headers()['retry-after']) > 0);
+    assert.match(await page.locator('main').innerText(), /Temps d’attente\s:\s\d+\s(s|min)/);
+    assert.equal(await page.locator('main a').getAttribute('href'), '/page?a=1');
+    await check(page);
+    await fits(page);
+    await tabTo(page, page.locator('main a'));
+    await shot(page, 'captcha-wait-fr');
+  });
+
 await run(stories);
