@@ -74,13 +74,22 @@ export async function withPage(options, story) {
   }
 }
 
+// A browser that hangs fails its story, and not the patience of who waits for all of them.
+const inTime = (story) => {
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error('took more than two minutes')), 120_000);
+  });
+  return Promise.race([story, late]).finally(() => clearTimeout(timer));
+};
+
 // Stories by name; ends the process.
 export async function run(stories) {
   let failed = 0;
   for (const [name, story] of Object.entries(stories)) {
     const start = Date.now();
     try {
-      await story();
+      await inTime(story());
       console.log(`ok   ${name} (${Date.now() - start} ms)`);
     } catch (error) {
       failed += 1;
