@@ -140,7 +140,7 @@ fn assess(criterion: &mut Criterion) {
         bench.iter(|| risks.assess(black_box(&visitor), Reason::Matched));
     });
     criterion.bench_function("risk/issued", |bench| {
-        bench.iter(|| risks.issued(black_box(visit.client), visit.network, visitor.now));
+        bench.iter(|| risks.issued(black_box(visit.client), visit.network, true, visitor.now));
     });
 }
 

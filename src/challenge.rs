@@ -388,7 +388,7 @@ impl Challenges {
         }
         let rung = Self::suited(rung, visit);
         let reply = self
-            .issue(self.kind_of(rung), rung, visit)
+            .issue(self.kind_of(rung, visit), rung, visit)
             .unwrap_or_else(|| Reply::refusal(StatusCode::FORBIDDEN, visit.request_id, visit.html));
         match rung {
             Rung::Silent => match self.clearances.grant(visit, rung) {
@@ -432,8 +432,9 @@ impl Challenges {
             && let Some(token) = silent::solved_in(visit.target)
         {
             let (reply, (rung, outcome)) = self.returned(visit, token);
-            // That it was solved is counted already.
-            let counted = counted(rung, outcome).filter(|_| outcome != Outcome::Solved);
+            // That it was solved is counted already, and reloading is nothing to be counted.
+            let is_back = matches!(outcome, Outcome::Solved | Outcome::Replayed);
+            let counted = counted(rung, outcome).filter(|_| !is_back);
             return (reply, counted);
         }
         if answer.method != Method::POST {
@@ -479,7 +480,7 @@ impl Challenges {
         match self.check(visit, &opened, answer).await {
             Ok(reply) => (reply, Some(self.solved(visit, ticket))),
             Err(outcome) => {
-                let kind = self.next_kind(ticket, outcome);
+                let kind = self.next_kind(ticket, outcome, visit);
                 let again = || self.issue(kind, ticket.worth, visit);
                 // Scripts and programs ask for a new one themselves, but do not know that another
                 // kind takes the place of a provider's.
@@ -544,9 +545,16 @@ impl Challenges {
         if self.spent.is_spent(&ticket.id) {
             return Err(Outcome::Replayed);
         }
+        // A provider is asked once a ticket, and not once for each of many answers at once.
+        let is_asked = ticket.kind == Kind::ThirdParty;
+        if is_asked && !self.spent.fail(ticket.id, ticket.expires, visit.now) {
+            return Err(Outcome::Replayed);
+        }
         let challenge = self.challenge(ticket.kind);
         challenge.check(visit, opened, answer).await?;
-        if !self.spend(ticket, visit.now) {
+        if is_asked {
+            self.spent.keep(ticket.id, ticket.expires, visit.now);
+        } else if !self.spend(ticket, visit.now) {
             return Err(Outcome::Replayed);
         }
         self.cleared(visit, answer, ticket)
@@ -554,13 +562,15 @@ impl Challenges {
 
     /// The puzzle after one that was not solved: the same kind again, or the captcha where the provider
     /// refused the visitor or could not be asked.
-    fn next_kind(&self, ticket: &Ticket, outcome: Outcome) -> Kind {
+    fn next_kind(&self, ticket: &Ticket, outcome: Outcome, visit: &Visit<'_>) -> Kind {
         match (ticket.kind, outcome) {
             (Kind::ThirdParty, Outcome::Failed) if self.third_party.can_be_retried() => {
-                self.kind_of(Rung::ThirdParty)
+                self.kind_of(Rung::ThirdParty, visit)
             }
-            (Kind::ThirdParty, Outcome::Failed | Outcome::ProviderFailed) => Kind::Image,
-            (Kind::ThirdParty, _) => self.kind_of(Rung::ThirdParty),
+            (Kind::ThirdParty, Outcome::Failed | Outcome::ProviderFailed | Outcome::TooMany) => {
+                Kind::Image
+            }
+            (Kind::ThirdParty, _) => self.kind_of(Rung::ThirdParty, visit),
             (kind, _) => kind,
         }
     }
@@ -597,12 +607,12 @@ impl Challenges {
     }
 
     /// The puzzle that a rung begins with.
-    fn kind_of(&self, rung: Rung) -> Kind {
+    fn kind_of(&self, rung: Rung, visit: &Visit<'_>) -> Kind {
         match rung {
             Rung::Silent => Kind::Silent,
             Rung::ProofOfWork => Kind::ProofOfWork,
             // While the provider fails, our own captcha is worth as much.
-            Rung::ThirdParty if self.third_party.is_available() => Kind::ThirdParty,
+            Rung::ThirdParty if self.third_party.is_available(visit) => Kind::ThirdParty,
             Rung::Captcha | Rung::ThirdParty => Kind::Image,
         }
     }

@@ -123,6 +123,16 @@ fn config(ctx: &mut Context) -> Option<Config> {
             ctx.problems.add(&place, challenge::NO_PROVIDER);
         }
     }
+    if let Some(challenge) = &challenge
+        && challenge
+            .ladder
+            .iter()
+            .all(|rung| *rung == verdict::decision::Rung::Silent)
+    {
+        for place in std::mem::take(&mut ctx.limits_by_risk) {
+            ctx.problems.add(&place, challenge::NOTHING_LIFTS);
+        }
+    }
     let access_log = fields.or(ctx, "access_log", "stdout", operations::access_log);
     let shutdown = fields.section(ctx, "shutdown", operations::shutdown);
     let (listener_node, limit_node) = (fields.take("listeners"), fields.take("limits"));

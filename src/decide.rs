@@ -4,7 +4,10 @@
 pub mod bulkheads;
 
 use crate::{
-    challenge::{Challenges, Outcome, Settled, Visit, risk::Visitor},
+    challenge::{
+        Challenges, Outcome, Settled, Visit,
+        risk::{Risks, Visitor},
+    },
     clock,
     edge::Edge,
     exchange::Arrival,
@@ -15,11 +18,11 @@ use crate::{
 };
 use http::{HeaderMap, StatusCode, header};
 use pingora_http::RequestHeader;
-use std::time::Duration;
+use std::{sync::OnceLock, time::Duration};
 use verdict::{
     decision::{Action, Decision, Reason, Rung},
     facts::{Client, Facts, Headers, Ladder, Request, Tls, User},
-    risk::Risk,
+    risk::{Risk, Signs},
 };
 
 /// What happens to the request next.
@@ -58,16 +61,17 @@ pub fn is_banned(edge: &Edge, arrival: &Arrival) -> bool {
 
 /// Judges the request and carries out the effects: bans, waits, challenges, refusals.
 pub async fn decide(edge: &Edge, suspect: Suspect<'_>) -> (Decision, Next) {
-    let decision = judge(edge, &suspect);
-    let next = carry_out(edge, &suspect, &decision).await;
+    let ladder = ByRisk::new(edge, &suspect);
+    let decision = judge(&ladder);
+    let next = carry_out(&ladder, &decision).await;
     (decision, next)
 }
 
-fn judge(edge: &Edge, suspect: &Suspect<'_>) -> Decision {
+fn judge(ladder: &ByRisk<'_>) -> Decision {
+    let ByRisk { edge, suspect, .. } = *ladder;
     let headers = RequestHeaders(&suspect.request.headers);
     let crawler = crawler(edge, suspect);
-    let ladder = ByRisk { edge, suspect };
-    let facts = facts(suspect, &headers, &ladder, crawler);
+    let facts = facts(ladder, &headers, crawler);
     let policy = &suspect.arrival.generation.policy;
     if !Metrics::decision_is_sampled() {
         return policy.decide(&facts, suspect.arrival.began);
@@ -79,7 +83,8 @@ fn judge(edge: &Edge, suspect: &Suspect<'_>) -> Decision {
     decision
 }
 
-async fn carry_out(edge: &Edge, suspect: &Suspect<'_>, decision: &Decision) -> Next {
+async fn carry_out(ladder: &ByRisk<'_>, decision: &Decision) -> Next {
+    let ByRisk { edge, suspect, .. } = *ladder;
     let solves = is_reserved(&suspect.target.path);
     match decision.action {
         // Who is on the way to solve a challenge can't be asked to solve one first.
@@ -94,7 +99,7 @@ async fn carry_out(edge: &Edge, suspect: &Suspect<'_>, decision: &Decision) -> N
         }
         Action::Challenge(rung) => {
             let reason = decision.finding.as_ref().map(|finding| finding.reason);
-            let risk = ByRisk { edge, suspect }.risk(reason.unwrap_or(Reason::Matched));
+            let risk = ladder.risk(reason.unwrap_or(Reason::Matched));
             let visit = Visit {
                 effort: risk.effort(),
                 ..visit(suspect)
@@ -134,7 +139,7 @@ pub fn challenge(edge: &Edge, arrival: &Arrival, rung: Rung, visit: &Visit<'_>) 
         Outcome::TooMany
     } else {
         let risks = challenges.risks();
-        risks.issued(visit.client, visit.network, arrival.began);
+        risks.issued(visit.client, visit.network, visit.html, arrival.began);
         Outcome::Issued
     };
     let metrics = edge.recorder.metrics();
@@ -221,33 +226,47 @@ pub fn settled(edge: &Edge, arrival: &Arrival, settled: Settled) {
     }
 }
 
-/// Picks the rung where the configuration leaves it to the risk. Costs nothing until it is asked.
+/// Picks the rung where the configuration leaves it to the risk. Nothing is looked up until it is
+/// asked, and then once.
 struct ByRisk<'a> {
     edge: &'a Edge,
     suspect: &'a Suspect<'a>,
+    /// What the request's cookies prove.
+    clearance: Option<Rung>,
+    signs: OnceLock<Signs>,
 }
 
-impl ByRisk<'_> {
+impl<'a> ByRisk<'a> {
+    fn new(edge: &'a Edge, suspect: &'a Suspect<'a>) -> Self {
+        let arrival = suspect.arrival;
+        let bearer = arrival.bearer(&suspect.request.headers, &suspect.target.host);
+        Self {
+            edge,
+            suspect,
+            clearance: arrival.generation.challenges.clearances().rung(&bearer),
+            signs: OnceLock::new(),
+        }
+    }
+
     fn risk(&self, reason: Reason) -> Risk {
+        Risks::weigh(*self.signs.get_or_init(|| self.signs()), reason)
+    }
+
+    fn signs(&self) -> Signs {
         let Suspect {
-            request,
-            target,
-            arrival,
-            ..
+            request, arrival, ..
         } = *self.suspect;
-        let challenges = &arrival.generation.challenges;
-        let bearer = arrival.bearer(&request.headers, &target.host);
         let client = arrival.client;
         let visitor = Visitor {
             client: client.prefix,
             network: client.network,
             headers: &request.headers,
             html: wants_html(&request.headers),
-            cleared: challenges.clearances().rung(&bearer).is_some(),
+            cleared: self.clearance.is_some(),
             behaved: self.edge.conduct.is_good(client.prefix, arrival.began),
             now: arrival.began,
         };
-        challenges.risks().assess(&visitor, reason)
+        arrival.generation.challenges.risks().signs(&visitor)
     }
 }
 
@@ -273,9 +292,8 @@ fn crawler<'a>(edge: &Edge, suspect: &Suspect<'a>) -> &'a str {
 }
 
 fn facts<'a>(
-    suspect: &Suspect<'a>,
+    ladder: &'a ByRisk<'a>,
     headers: &'a RequestHeaders<'a>,
-    ladder: &'a dyn Ladder,
     crawler: &'a str,
 ) -> Facts<'a> {
     let Suspect {
@@ -284,7 +302,7 @@ fn facts<'a>(
         arrival,
         user,
         route,
-    } = *suspect;
+    } = *ladder.suspect;
     let generation = &arrival.generation;
     let config = &generation.config;
     let entry = route.and_then(|route| config.routes.get(route));
@@ -318,10 +336,7 @@ fn facts<'a>(
         route,
         route_name: entry.map_or("", |entry| &entry.name),
         upstream: upstream.map_or("", |upstream| &upstream.name),
-        clearance: generation
-            .challenges
-            .clearances()
-            .rung(&arrival.bearer(&request.headers, &target.host)),
+        clearance: ladder.clearance,
         unchallenged: !crawler.is_empty() || entry.is_some_and(|entry| !entry.challenge),
         ladder,
     }

@@ -13,7 +13,7 @@ mod glyphs;
 mod image;
 mod pool;
 mod question;
-mod tries;
+pub(in crate::challenge) mod tries;
 mod wait;
 
 use super::{

@@ -83,6 +83,9 @@ impl Clearances {
     /// a good clearance of the other address family is shown.
     #[must_use]
     pub fn rung(&self, bearer: &Bearer<'_>) -> Option<Rung> {
+        let mut tokens = self.tokens(bearer.headers).peekable();
+        // Most requests of strangers have none, and nothing else to be looked at.
+        tokens.peek()?;
         let held = clearance::Bearer {
             network: bearer.network,
             shown: match Fingerprint::of(bearer.ja4) {
@@ -102,7 +105,7 @@ impl Clearances {
             covers(grant.network) || covers(bearer.network)
         };
         let (mut highest, mut elsewhere) = (None, None);
-        for token in self.tokens(bearer.headers) {
+        for token in tokens {
             match Clearance::verify(token, &self.keys, &held, revoked) {
                 Standing::Holds(rung) => highest = highest.max(Some(rung)),
                 Standing::Elsewhere { id, grant } => elsewhere = Some((id, grant)),

@@ -48,23 +48,39 @@ impl Risks {
         }
     }
 
+    /// What speaks for and against a visitor, whatever it is to be challenged for.
+    #[must_use]
+    pub fn signs(&self, visitor: &Visitor<'_>) -> Signs {
+        let Visitor { html, now, .. } = *visitor;
+        let lacks = |name| html && !visitor.headers.contains_key(name);
+        Signs {
+            over_limit: false,
+            cleared: visitor.cleared,
+            unsolved: self.tally.unsolved(visitor.client, html, now),
+            network: self.tally.network(visitor.network, html, now),
+            no_language: lacks(ACCEPT_LANGUAGE),
+            no_agent: lacks(USER_AGENT),
+            load: self.tally.load(now),
+            behaved: visitor.behaved,
+        }
+    }
+
     /// How suspect a visitor is that is to be challenged for this reason.
     #[must_use]
-    pub fn assess(&self, visitor: &Visitor<'_>, reason: Reason) -> Risk {
-        let lacks = |name| visitor.html && !visitor.headers.contains_key(name);
+    pub fn weigh(signs: Signs, reason: Reason) -> Risk {
         Risk::of(&Signs {
             over_limit: matches!(
                 reason,
                 Reason::OverRate { .. } | Reason::OverConcurrency { .. }
             ),
-            cleared: visitor.cleared,
-            unsolved: self.tally.unsolved(visitor.client, visitor.now),
-            network: self.tally.network(visitor.network, visitor.now),
-            no_language: lacks(ACCEPT_LANGUAGE),
-            no_agent: lacks(USER_AGENT),
-            load: self.tally.load(visitor.now),
-            behaved: visitor.behaved,
+            ..signs
         })
+    }
+
+    /// [`Self::signs`] and [`Self::weigh`] in one.
+    #[must_use]
+    pub fn assess(&self, visitor: &Visitor<'_>, reason: Reason) -> Risk {
+        Self::weigh(self.signs(visitor), reason)
     }
 
     /// The rung of the configured ladder that so much risk calls for.
@@ -73,9 +89,9 @@ impl Risks {
         risk.rung(&self.ladder)
     }
 
-    /// This client was given a challenge.
-    pub fn issued(&self, client: Prefix, network: Prefix, now: Nanos) {
-        self.tally.issued(client, network, self.usual, now);
+    /// This client was given a challenge, for a page or for data.
+    pub fn issued(&self, client: Prefix, network: Prefix, html: bool, now: Nanos) {
+        self.tally.issued(client, network, html, self.usual, now);
     }
 
     /// This client climbed a rung.
@@ -129,13 +145,14 @@ mod tests {
             if seen.last() != Some(&next) {
                 seen.push(next);
             }
-            risks.issued(visitor.client, visitor.network, visitor.now);
+            risks.issued(visitor.client, visitor.network, visitor.html, visitor.now);
         }
         assert_eq!(seen, [Rung::Silent, Rung::ProofOfWork, Rung::Captcha]);
         risks.solved(visitor.client, Rung::Captcha, visitor.now);
         assert_eq!(rung(Reason::Matched), Rung::Silent);
         // Over a reload too.
-        (0..30).for_each(|_| risks.issued(visitor.client, visitor.network, visitor.now));
+        (0..30)
+            .for_each(|_| risks.issued(visitor.client, visitor.network, visitor.html, visitor.now));
         let reloaded = Risks::build(&model::Challenge::default(), Some(&risks));
         let risk = reloaded.assess(&visitor, Reason::Matched);
         assert_eq!(reloaded.rung(risk), Rung::Captcha);
@@ -156,7 +173,7 @@ mod tests {
             if risks.rung(risks.assess(&visitor, Reason::Matched)) == Rung::Silent {
                 silent += 1;
             }
-            risks.issued(visitor.client, visitor.network, visitor.now);
+            risks.issued(visitor.client, visitor.network, visitor.html, visitor.now);
             risks.solved(visitor.client, Rung::Silent, visitor.now);
         }
         assert_eq!(silent, 240);
@@ -173,5 +190,63 @@ mod tests {
             ..page
         };
         assert_eq!(risks.assess(&data, Reason::Matched), Risk(0));
+    }
+
+    #[test]
+    fn who_asks_for_data_pushes_up_nobody_who_asks_for_pages() {
+        let risks = Risks::build(&model::Challenge::default(), None);
+        let headers = browser();
+        let page = visitor(&headers);
+        let data = Visitor {
+            html: false,
+            ..page
+        };
+        let rung = |visitor: &Visitor<'_>| risks.rung(risks.assess(visitor, Reason::Matched));
+        // One a second, so that it is no load.
+        for second in 0..300 {
+            let now = page.now.after(Duration::from_secs(second));
+            risks.issued(data.client, data.network, data.html, now);
+        }
+        let now = page.now.after(Duration::from_secs(300));
+        assert_eq!(rung(&Visitor { now, ..page }), Rung::Silent);
+        assert_eq!(rung(&Visitor { now, ..data }), Rung::Captcha);
+    }
+
+    #[test]
+    fn a_load_that_others_make_is_no_burden_to_a_quiet_network() {
+        let spec = model::Challenge {
+            load: 10,
+            ..model::Challenge::default()
+        };
+        let risks = Risks::build(&spec, None);
+        let headers = browser();
+        let visitor = visitor(&headers);
+        let of = |address: &str, lengths| Prefix::of(address.parse().unwrap(), lengths);
+        let busy = Visitor {
+            client: of("198.51.100.7", PrefixLengths::CLIENT),
+            network: of("198.51.100.7", PrefixLengths::NETWORK),
+            ..visitor
+        };
+        for client in 100..150 {
+            let client = of(&format!("198.51.100.{client}"), PrefixLengths::CLIENT);
+            risks.issued(client, busy.network, true, visitor.now);
+        }
+        let rung = |visitor: &Visitor<'_>| risks.rung(risks.assess(visitor, Reason::Matched));
+        assert_eq!(rung(&visitor), Rung::Silent);
+        assert_eq!(rung(&busy), Rung::ProofOfWork);
+    }
+
+    #[test]
+    fn a_limit_is_never_lifted_by_what_costs_nothing() {
+        let risks = Risks::build(&model::Challenge::default(), None);
+        let headers = browser();
+        let good = Visitor {
+            behaved: true,
+            ..visitor(&headers)
+        };
+        let busy = Reason::OverConcurrency { in_flight: 7 };
+        for reason in [OVER, busy] {
+            assert_eq!(risks.rung(risks.assess(&good, reason)), Rung::ProofOfWork);
+        }
     }
 }

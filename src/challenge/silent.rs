@@ -1,8 +1,8 @@
 //! The silent rung: a cookie comes with the page, and the browser shows that it keeps cookies by
 //! coming back with it at once. No script runs; a `refresh` leads on, and so does a link.
 //!
-//! Coming back grants nothing, the cookie did: so the way back may be taken twice, and needs no place
-//! in the table of what was answered. A client that is no browser gets the cookie and a sentence.
+//! Coming back grants nothing, the cookie did: so the way back may be taken twice, as by who presses
+//! reload. It counts as solved once. A client that is no browser gets the cookie and a sentence.
 
 use super::{
     ANSWER_PATH, Challenge, Challenges, Common, Outcome, Visit,
@@ -150,7 +150,15 @@ impl Challenges {
                 let reply = self.no_cookies(target, Outcome::Failed, visit);
                 (reply, (ticket.worth, Outcome::Failed))
             },
-            |reply| (reply, (ticket.worth, Outcome::Solved)),
+            |reply| {
+                let first = self.spend(&ticket, visit.now);
+                let outcome = if first {
+                    Outcome::Solved
+                } else {
+                    Outcome::Replayed
+                };
+                (reply, (ticket.worth, outcome))
+            },
         )
     }
 

@@ -10,6 +10,7 @@ pub mod verifier;
 use super::{
     ANSWER_PATH, Challenge, Common, Outcome, PATIENCE, Visit,
     answer::Answer,
+    captcha::tries::{Allowance, Tries},
     page::{Look, Sheet, Templates, escape},
 };
 use crate::{
@@ -20,13 +21,23 @@ use async_trait::async_trait;
 use breaker::Breaker;
 use reqwest::Url;
 use siteverify::Expected;
-use std::{fmt::Write as _, sync::Arc};
+use std::{fmt::Write as _, sync::Arc, time::Duration};
 use tokio::runtime::Handle;
 use verdict::{
     decision::Rung,
     ticket::{Detail, Kind, Opened},
 };
 use verifier::{Count, Verdict, Verifier};
+
+/// Questions to the provider that a client and a network may cause in vain. A token that is none
+/// costs its sender nothing, and the provider counts what it is asked.
+const REFUSED: Allowance = Allowance {
+    client: 10,
+    network: 100,
+    period: Duration::from_secs(600),
+    // Who finds none left has the captcha.
+    forbearing: false,
+};
 
 /// The rung, where there is a provider.
 #[derive(Debug, Default)]
@@ -39,6 +50,7 @@ struct Active {
     /// With what it is asked for.
     script: String,
     verifier: Arc<Verifier>,
+    refused: Tries,
     templates: Templates,
 }
 
@@ -77,6 +89,7 @@ impl ThirdParty {
             site_key: spec.site_key.clone(),
             script: format!("{address}{join}{query}"),
             verifier,
+            refused: Tries::new(REFUSED, previous.map(|previous| &previous.refused)),
             templates: Templates::build(
                 &Sheet {
                     title: "third_party.title",
@@ -89,12 +102,13 @@ impl ThirdParty {
         })))
     }
 
-    /// Whether visitors are to be sent there: there is a provider, and it works.
+    /// Whether this visitor is to be sent there: there is a provider, it works, and has not refused the
+    /// visitor too often.
     #[must_use]
-    pub fn is_available(&self) -> bool {
-        self.0
-            .as_ref()
-            .is_some_and(|active| active.verifier.is_available())
+    pub fn is_available(&self, visit: &Visit<'_>) -> bool {
+        self.0.as_ref().is_some_and(|active| {
+            active.refused.wait(visit).is_none() && active.verifier.is_available()
+        })
     }
 
     /// Whether a visitor whose token was refused may try again. A score stays what it is.
@@ -174,7 +188,15 @@ impl Challenge for ThirdParty {
             host: visit.host.to_owned(),
             now: i64::try_from(visit.seconds()).unwrap_or(i64::MAX),
         };
-        match active.verifier.verify(token, expected).await {
+        // Before it is asked: of many answers at once no more are taken there than one after another.
+        if active.refused.take(visit).is_err() {
+            return Err(Outcome::TooMany);
+        }
+        let verdict = active.verifier.verify(token, expected).await;
+        if verdict != Verdict::Refused {
+            active.refused.give_back(visit);
+        }
+        match verdict {
             Verdict::Passed => Ok(()),
             Verdict::Refused => Err(Outcome::Failed),
             Verdict::Unknown => Err(Outcome::ProviderFailed),

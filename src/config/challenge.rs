@@ -80,6 +80,11 @@ pub fn challenge(ctx: &mut Context, node: &Node) -> Option<Challenge> {
 pub const NO_PROVIDER: &str =
     "`third_party` needs a provider: say which in `challenge: { third_party: … }`";
 
+/// Said wherever a limit challenges and the ladder has nothing that would lift it.
+pub const NOTHING_LIFTS: &str = "this limit challenges, but `challenge: { ladder: … }` has no rung \
+     that would lift it: `silent` costs nothing and lifts no limit; \
+     add `proof_of_work` or `captcha` to the ladder, or name a rung here";
+
 /// One secret a line; the first seals, the others still open what they sealed.
 fn secrets(ctx: &mut Context, node: &Node) -> Option<Vec<Secret>> {
     let file = files::read(ctx, node, files::SMALL)?;

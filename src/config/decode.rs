@@ -35,6 +35,8 @@ pub struct Context {
     pub files: Vec<PathBuf>,
     /// Where the rung `third_party` was named.
     pub third_party: Vec<Place>,
+    /// Where a limit leaves the rung to the risk.
+    pub limits_by_risk: Vec<Place>,
     defaults: HashMap<usize, Vec<(&'static str, Filling)>>,
     next_id: usize,
 }
@@ -58,6 +60,7 @@ impl Context {
             warnings: Problems::default(),
             files: Vec::new(),
             third_party: Vec::new(),
+            limits_by_risk: Vec::new(),
             defaults: HashMap::new(),
             // Far above any id of the documents themselves.
             next_id: usize::MAX / 2,

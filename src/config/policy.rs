@@ -233,32 +233,36 @@ fn limit(ctx: &mut Context, name: Arc<str>, node: &Node) -> Option<LimitSpec> {
              `over` can only be `throttle`",
         );
     }
-    let cleared = fields.optional(ctx, "cleared", decode::whole(1..=100));
-    if fields.take("cleared").is_none() {
-        let challenges = matches!(over, Some(Action::Challenge(_)));
-        fields.note(ctx, "cleared", if challenges { "4" } else { "1" });
+    if over == Some(Action::Challenge(None)) {
+        ctx.limits_by_risk.push(fields.key_place("over").clone());
     }
+    let cleared = cleared(ctx, &mut fields, over);
     let mode = fields.or(ctx, "mode", "enforce", actions::mode);
     let all = fields.or(ctx, "all", "false", decode::flag);
     let max_keys = fields.or(ctx, "max_keys", "1000000", decode::whole(1..=MAXIMUM_KEYS));
     fields.finish(ctx);
     let over = over?;
-    // Who solves what was asked for, gets on.
-    let usual = if matches!(over, Action::Challenge(_)) {
-        4
-    } else {
-        1
-    };
     Some(LimitSpec {
         name,
         key: key?,
         kind: kind?,
         over,
-        cleared: NonZeroU32::new(cleared?.unwrap_or(usual)).unwrap_or(NonZeroU32::MIN),
+        cleared: cleared?,
         mode: mode?,
         all: all?,
         max_keys: max_keys?,
     })
+}
+
+/// How many times the limit a client with a clearance has: who solves what was asked for, gets on.
+fn cleared(ctx: &mut Context, fields: &mut Fields<'_>, over: Option<Action>) -> Option<NonZeroU32> {
+    let given = fields.optional(ctx, "cleared", decode::whole(1..=100));
+    let challenges = matches!(over, Some(Action::Challenge(_)));
+    if fields.take("cleared").is_none() {
+        fields.note(ctx, "cleared", if challenges { "4" } else { "1" });
+    }
+    let usual = if challenges { 4 } else { 1 };
+    NonZeroU32::new(given?.unwrap_or(usual))
 }
 
 /// Reports a key that only makes sense beside something else.

@@ -2,13 +2,15 @@
 //! that name leads back to the address (A or AAAA). Looked up in the background, never on the path of
 //! a request: until the answer is there, a crawler is anybody.
 //!
-//! Everything that strangers can cause is bounded: lookups in flight and a second, one an address,
-//! names and addresses of an answer, and what is remembered ([`table`]).
+//! Everything that strangers can cause is bounded: lookups in flight and a second, for all and for
+//! one network ([`flights`]), one an address, names and addresses of an answer, and what is remembered ([`table`]).
 
+mod flights;
 mod lookup;
 mod table;
 
 use crate::config::model;
+use flights::Flights;
 use hickory_resolver::{
     TokioResolver,
     config::{LookupIpStrategy, NameServerConfig, ResolverConfig},
@@ -17,22 +19,19 @@ use hickory_resolver::{
 };
 use http::{HeaderMap, header::USER_AGENT};
 use memchr::memmem::Finder;
-use parking_lot::Mutex;
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::Duration,
 };
 use table::{Known, Table};
-use tokio::{runtime::Handle, sync::Semaphore};
-use verdict::Nanos;
+use tokio::runtime::Handle;
+use verdict::{
+    Nanos,
+    prefix::{Prefix, PrefixLengths},
+};
 
 /// More of a `user-agent` is not looked at.
 const LONGEST_AGENT: usize = 512;
-const IN_FLIGHT: usize = 32;
-/// Lookups that may begin in a second.
-const PER_SECOND: u32 = 50;
-const SECOND: Duration = Duration::from_secs(1);
 
 /// Counts a result, under its name.
 pub type Count = Arc<dyn Fn(&'static str) + Send + Sync>;
@@ -58,8 +57,7 @@ struct Shared {
     domains: Vec<(Name, Mask)>,
     resolver: TokioResolver,
     control: Handle,
-    flights: Arc<Semaphore>,
-    begun: Mutex<(Nanos, u32)>,
+    flights: Arc<Flights>,
     table: Table,
     count: Count,
 }
@@ -89,19 +87,18 @@ impl Crawlers {
         let same = previous
             .map(|previous| &previous.shared)
             .filter(|shared| shared.spec == spec.crawlers && shared.server == spec.resolver);
-        let shared = match same {
-            Some(shared) => Arc::clone(shared),
-            None => {
-                let resolver = resolver(spec.resolver)
-                    .map_err(|e| format!("crawlers can't be looked up in the DNS: {e}"))?;
-                Arc::new(Shared::new(
-                    &spec.crawlers,
-                    spec.resolver,
-                    resolver,
-                    control,
-                    count,
-                ))
-            }
+        let shared = if let Some(shared) = same {
+            Arc::clone(shared)
+        } else {
+            let resolver = resolver(spec.resolver)
+                .map_err(|e| format!("crawlers can't be looked up in the DNS: {e}"))?;
+            Arc::new(Shared::new(
+                &spec.crawlers,
+                spec.resolver,
+                resolver,
+                control,
+                count,
+            ))
         };
         Ok(Some(Self::over(shared)))
     }
@@ -136,6 +133,10 @@ impl Crawlers {
         let ip = ip.to_canonical();
         let mask = match self.shared.table.get(ip, now) {
             Some(Known::Verified(mask)) => mask,
+            Some(Known::Stale(mask)) => {
+                self.shared.begin(ip, now);
+                mask
+            }
             Some(Known::Other) => return "",
             None => {
                 self.shared.begin(ip, now);
@@ -170,8 +171,7 @@ impl Shared {
             server,
             resolver,
             control: control.clone(),
-            flights: Arc::new(Semaphore::new(IN_FLIGHT)),
-            begun: Mutex::default(),
+            flights: Arc::default(),
             table: Table::default(),
             count: Arc::clone(count),
         }
@@ -179,14 +179,11 @@ impl Shared {
 
     /// Looks an address up, unless there are too many already: it is tried again then.
     fn begin(self: &Arc<Self>, ip: IpAddr, now: Nanos) {
-        let Ok(place) = Arc::clone(&self.flights).try_acquire_owned() else {
+        let network = Prefix::of(ip, PrefixLengths::NETWORK);
+        let Some(place) = self.flights.enter(network, now) else {
             (self.count)("shed");
             return;
         };
-        if !self.is_in_rate(now) {
-            (self.count)("shed");
-            return;
-        }
         if !self.table.begin(ip, now) {
             return;
         }
@@ -201,19 +198,6 @@ impl Shared {
             });
             this.table.learn(ip, found, crate::clock::now());
         });
-    }
-
-    fn is_in_rate(&self, now: Nanos) -> bool {
-        let mut begun = self.begun.lock();
-        let (window, count) = &mut *begun;
-        if now >= window.after(SECOND) || *count == 0 {
-            (*window, *count) = (now, 0);
-        }
-        if *count >= PER_SECOND {
-            return false;
-        }
-        *count = count.saturating_add(1);
-        true
     }
 }
 

@@ -1,5 +1,7 @@
 //! Verified crawlers: a name in the DNS both ways is believed, a name in a header is not.
 
+#![allow(clippy::float_cmp)] // Counters.
+
 use crate::harness::{Edge, Nginx, wait_until};
 use hickory_resolver::proto::{
     op::{Message, OpCode},

@@ -1,6 +1,8 @@
 //! The third party's rung against a local server that answers as the providers document it, with a
 //! widget's script of its own: their real ones are out of reach of a test.
 
+#![allow(clippy::float_cmp, clippy::cast_precision_loss)] // Counters.
+
 use crate::harness::{
     Edge, Nginx, Upstream,
     curl::Response,

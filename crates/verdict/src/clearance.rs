@@ -126,7 +126,8 @@ pub enum Standing {
     /// (RFC 8305), or somebody who stole it. The caller may let it hold for one network more.
     Elsewhere {
         id: [u8; 16],
-        /// The highest of its grants.
+        /// The newest of its grants: what this token, with its id, was made for. The older ones came
+        /// along from other tokens, and would be lent once more with each new one.
         grant: Grant,
     },
     Nothing,
@@ -237,12 +238,8 @@ impl Clearance {
         {
             return Standing::Nothing;
         }
-        let highest = self
-            .grants
-            .iter()
-            .filter(live)
-            .max_by_key(|grant| grant.rung);
-        highest.map_or(Standing::Nothing, |grant| Standing::Elsewhere {
+        let newest = self.grants.last().filter(live);
+        newest.map_or(Standing::Nothing, |grant| Standing::Elsewhere {
             id: self.id,
             grant: *grant,
         })

@@ -4,15 +4,16 @@
 //! with a native solver answers at once and would make everybody else work harder, one that dawdles
 //! would make the work a trifle. Against both:
 //!
-//! - A window counts one answer of each network, and of more networks than it has room for a random
-//!   choice: answers by the thousand from one place weigh as one.
+//! - A window counts one answer of each /24, and of each /32 of IPv6, which is what one customer of a
+//!   registry gets; of more than it has room for, a random choice: answers by the thousand from one
+//!   place weigh as one.
 //! - The median of a window counts, so that it takes half of all networks to choose it.
 //! - The effort moves by at most [`STEP`] per cent a window, and stays within an eighth and eight
 //!   times what the operator set.
-//! - An answer counts by the effort of its own ticket, and not at all if that was far from the usual
-//!   one: what suspects have to compute tells nothing of visitors.
+//! - An answer counts by the effort of its own ticket: four times the work in four times the time
+//!   says what the usual work in the usual time says.
 
-use crate::prefix::Prefix;
+use crate::prefix::{Prefix, PrefixLengths};
 use std::hash::{BuildHasher, RandomState};
 
 /// How far the effort moves in a window, at most, in per cent.
@@ -33,7 +34,10 @@ pub const WINDOW: u64 = 30_000;
 /// What is older than this, in milliseconds, tells nothing of today's visitors.
 const STALE: u64 = 3_600_000;
 
-/// Times are taken to be within these bounds, in milliseconds.
+/// What is counted once: a /48 of IPv6 is had by the 65,536.
+const SOURCE: PrefixLengths = PrefixLengths { ipv4: 24, ipv6: 32 };
+
+/// Times, of the usual effort, are taken to be within these bounds, in milliseconds.
 const SHORTEST: u64 = 10;
 const LONGEST: u64 = 60_000;
 
@@ -123,16 +127,13 @@ impl Controller {
 
     fn count(&mut self, answer: Answer) {
         let usual = u64::from(self.effort);
-        let effort = u64::from(answer.effort);
-        let is_usual = effort.saturating_mul(3) >= usual.saturating_mul(2)
-            && effort.saturating_mul(2) <= usual.saturating_mul(3);
-        if !is_usual {
-            return;
-        }
-        let took = answer.took.clamp(SHORTEST, LONGEST);
-        let wanted = effort.saturating_mul(self.aim.wait) / took;
+        // As long as it would have taken for the usual effort.
+        let took = answer.took.saturating_mul(usual);
+        let took = took.checked_div(answer.effort.into()).unwrap_or(LONGEST);
+        let wanted = usual.saturating_mul(self.aim.wait) / took.clamp(SHORTEST, LONGEST);
         // The networks with the smallest hashes stay: a random choice that nobody can sway.
-        let hash = self.hasher.hash_one(answer.network);
+        let source = Prefix::of(answer.network.address(), SOURCE);
+        let hash = self.hasher.hash_one(source);
         if let Err(at) = self.window.binary_search_by_key(&hash, |known| known.0)
             && at < MOST
         {
@@ -286,14 +287,52 @@ mod tests {
     }
 
     #[test]
-    fn what_suspects_compute_tells_nothing() {
-        let mut controller = Controller::new(AIM);
-        for window in 0..10_u64 {
-            for number in 0..100 {
-                let now = window * 2 * WINDOW + u64::from(number) * WINDOW / 90;
-                controller.solved(answer(number, AIM.effort * 4, 10_000), now + 1);
-                controller.solved(answer(number, AIM.effort / 2, 10), now + 1);
+    fn more_work_in_as_much_more_time_is_an_ordinary_answer() {
+        for times in [1, 2, 4] {
+            let mut controller = Controller::new(AIM);
+            simulate(&mut controller, 10, 100, |_, _| 500);
+            for window in 20..30_u64 {
+                for number in 0..100 {
+                    let now = window * 2 * WINDOW + u64::from(number) * WINDOW / 90;
+                    let one = answer(number, AIM.effort * times, 500 * u64::from(times));
+                    controller.solved(one, now);
+                }
             }
+            assert_eq!(controller.effort(), AIM.effort, "{times}");
+        }
+        // And in the usual time, it says that the visitor is that much faster.
+        let mut controller = Controller::new(AIM);
+        for number in 0..100 {
+            let now = 1 + u64::from(number) * WINDOW / 90;
+            controller.solved(answer(number, AIM.effort * 4, 500), now);
+        }
+        assert!(controller.effort() > AIM.effort);
+    }
+
+    #[test]
+    fn who_has_a_lot_of_ipv6_weighs_as_one_for_each_32_bits() {
+        let of = |number: u32, base: u128, shift: u32| Answer {
+            network: Prefix::of(
+                IpAddr::V6((base | u128::from(number) << shift).into()),
+                PrefixLengths::NETWORK,
+            ),
+            effort: AIM.effort,
+            took: 60_000,
+        };
+        let mut controller = Controller::new(AIM);
+        // All 65,536 networks of a /32, and those of a /29 after it.
+        for number in 0..65_536 {
+            controller.solved(of(number, 0x2001_0db8 << 96, 80), 1);
+        }
+        assert_eq!(controller.window.len(), 1);
+        for number in 0..80_000 {
+            controller.solved(of(number % 8, 0x2a00_0000 << 96, 96), 1);
+        }
+        assert_eq!(controller.window.len(), 9);
+        // Among visitors who wait as was aimed at, that is nothing.
+        for number in 0..100 {
+            let now = 1 + u64::from(number) * WINDOW / 90;
+            controller.solved(answer(number, AIM.effort, 500), now);
         }
         assert_eq!(controller.effort(), AIM.effort);
     }

@@ -137,9 +137,12 @@ fn weigh<G>(
 /// The challenge that this client still has to solve. Who needs none, or has solved it, passes; over
 /// a limit it is throttled, since a clearance is no leave to flood.
 fn challenge(facts: &Facts<'_>, asked: Option<Rung>, reason: Reason) -> Option<Action> {
-    let rung = asked.unwrap_or_else(|| facts.ladder.rung(reason));
-    if !facts.unchallenged && facts.clearance < Some(rung) {
-        return Some(Action::Challenge(Some(rung)));
+    // Judging the risk costs something: only where nothing else settles it.
+    if !facts.unchallenged && facts.clearance < Some(Rung::ThirdParty) {
+        let rung = asked.unwrap_or_else(|| facts.ladder.rung(reason));
+        if facts.clearance < Some(rung) {
+            return Some(Action::Challenge(Some(rung)));
+        }
     }
     match reason {
         Reason::OverRate { .. } | Reason::OverConcurrency { .. } => Some(Action::Throttle),

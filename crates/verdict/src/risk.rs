@@ -3,14 +3,14 @@
 //!
 //! | sign | points |
 //! |---|---|
-//! | it is over a limit | 2 |
+//! | it is over a limit | 2, and 2 altogether at least |
 //! | ... while it holds a clearance | 1 |
 //! | challenges it left unsolved: 3, 6, 12, 24 or more | 1, 2, 3, 5 |
-//! | challenges issued to its network of late: 60, 240 or more | 1, 2 |
+//! | challenges issued to its network (for pages, or for data) of late: 60, 240 or more | 1, 2 |
 //! | it asks for a page without `accept-language` | 1 |
 //! | it asks for a page without `user-agent` | 1 |
-//! | this process is under load | 1, and 2 altogether at least |
-//! | ... ten times the load | 2, and 3 altogether at least |
+//! | this process is under load, and its network had 12 challenges of late, or it left 3 unsolved | 1, and 2 altogether at least |
+//! | ... under ten times the load | 2, and 3 altogether at least |
 //! | it behaved well of late | -1 |
 //!
 //! | points | rung | effort |
@@ -44,9 +44,9 @@ pub struct Signs {
     pub over_limit: bool,
     /// It holds a clearance, of any rung.
     pub cleared: bool,
-    /// Challenges of this client that it has not solved.
+    /// Challenges of this client that it has not solved, for what it asks for: a page, or data.
     pub unsolved: u32,
-    /// Challenges that its network was given of late, solved or not.
+    /// Challenges that its network was given of late for the like, solved or not.
     pub network: u32,
     /// It says that it wants a page, but in no language.
     pub no_language: bool,
@@ -67,6 +67,9 @@ pub enum Load {
     Extreme,
 }
 
+/// A network that was given fewer challenges of late takes no part in a load.
+const QUIET: u32 = 12;
+
 /// The sum of a visitor's signs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Risk(pub u32);
@@ -75,10 +78,11 @@ impl Risk {
     /// Adds up the points.
     #[must_use]
     pub fn of(signs: &Signs) -> Self {
-        let limit = if signs.over_limit {
-            2 + u32::from(signs.cleared)
+        // A limit that is over is lifted by work, and never by what costs nothing.
+        let (limit, least_of_limit) = if signs.over_limit {
+            (2 + u32::from(signs.cleared), 2)
         } else {
-            0
+            (0, 0)
         };
         let unsolved = match signs.unsolved {
             0..3 => 0,
@@ -92,14 +96,17 @@ impl Risk {
             60..240 => 1,
             240.. => 2,
         };
+        // Nobody pays for a load that others make.
+        let takes_part = signs.network >= QUIET || signs.unsolved >= 3;
         let (load, least) = match signs.load {
-            Load::Usual => (0, 0),
-            Load::High => (1, 2),
-            Load::Extreme => (2, 3),
+            Load::High if takes_part => (1, 2),
+            Load::Extreme if takes_part => (2, 3),
+            _ => (0, 0),
         };
         let marks = u32::from(signs.no_language) + u32::from(signs.no_agent);
         let sum = limit + unsolved + network + marks + load;
-        Self(sum.saturating_sub(signs.behaved.into()).max(least))
+        let sum = sum.saturating_sub(signs.behaved.into());
+        Self(sum.max(least).max(least_of_limit))
     }
 
     /// The rung that it calls for, were they all there.
@@ -148,6 +155,9 @@ const LOAD_LASTS: u64 = 10;
 
 /// Counts challenges: of each client, of each network, and of the process. Bounded; of too many
 /// clients the least indebted are forgotten.
+///
+/// Those for pages and those for data are counted apart: a program that solves nothing and goes on
+/// asking makes life no harder for the people behind the same address.
 #[derive(Debug)]
 pub struct Tally {
     clients: KeyTable,
@@ -172,39 +182,61 @@ impl Default for Tally {
 }
 
 impl Tally {
-    /// A challenge was issued. `usual`: how many a second are no load.
-    pub fn issued(&self, client: Prefix, network: Prefix, usual: u32, now: Nanos) {
-        add(&self.clients, client, (CLIENT_INTERVAL, CLIENT_MOST), now);
+    /// A challenge was issued, for a page or for data. `usual`: how many a second are no load.
+    pub fn issued(&self, client: Prefix, network: Prefix, page: bool, usual: u32, now: Nanos) {
+        let Self {
+            clients, networks, ..
+        } = self;
         add(
-            &self.networks,
-            network,
+            clients,
+            key(clients, client, page),
+            (CLIENT_INTERVAL, CLIENT_MOST),
+            now,
+        );
+        add(
+            networks,
+            key(networks, network, page),
             (NETWORK_INTERVAL, NETWORK_MOST),
             now,
         );
         self.one_more(usual, now);
     }
 
-    /// The client solved one. The silent rung costs nothing, and so takes back no more than itself;
-    /// any other clears the client.
+    /// The client solved one. The silent rung costs nothing, and so takes back no more than itself,
+    /// which was for a page; any other clears the client.
     pub fn solved(&self, client: Prefix, rung: Rung, now: Nanos) {
         let table = &self.clients;
-        table.update(key(table, client), now, |arrival| {
-            let left = arrival.filter(|_| rung == Rung::Silent);
-            let left = left.map_or(0, |left| left.0.saturating_sub(nanos(CLIENT_INTERVAL)));
-            ((), Some(Nanos(left.max(now.0))))
-        });
+        let is_silent = rung == Rung::Silent;
+        for page in [true, false] {
+            if is_silent && !page {
+                continue;
+            }
+            table.update(key(table, client, page), now, |arrival| {
+                let Some(left) = arrival else {
+                    return ((), None);
+                };
+                let left = if is_silent {
+                    left.0.saturating_sub(nanos(CLIENT_INTERVAL))
+                } else {
+                    0
+                };
+                ((), Some(Nanos(left.max(now.0))))
+            });
+        }
     }
 
-    /// Challenges of this client that are not solved.
+    /// Challenges of this client that are not solved, for pages or for data.
     #[must_use]
-    pub fn unsolved(&self, client: Prefix, now: Nanos) -> u32 {
-        count(&self.clients, client, CLIENT_INTERVAL, now)
+    pub fn unsolved(&self, client: Prefix, page: bool, now: Nanos) -> u32 {
+        let key = key(&self.clients, client, page);
+        count(&self.clients, key, CLIENT_INTERVAL, now)
     }
 
-    /// Challenges of this network of late.
+    /// Challenges of this network of late, for pages or for data.
     #[must_use]
-    pub fn network(&self, network: Prefix, now: Nanos) -> u32 {
-        count(&self.networks, network, NETWORK_INTERVAL, now)
+    pub fn network(&self, network: Prefix, page: bool, now: Nanos) -> u32 {
+        let key = key(&self.networks, network, page);
+        count(&self.networks, key, NETWORK_INTERVAL, now)
     }
 
     #[must_use]
@@ -246,28 +278,28 @@ impl Tally {
 }
 
 /// Each costs an interval: the arrival time lies as many of them ahead as there are.
-fn add(table: &KeyTable, prefix: Prefix, (interval, most): (Duration, u32), now: Nanos) {
+fn add(table: &KeyTable, key: KeyHash, (interval, most): (Duration, u32), now: Nanos) {
     let interval = nanos(interval);
     let end = now
         .0
         .saturating_add(interval.saturating_mul(u64::from(most)));
-    table.update(key(table, prefix), now, |arrival| {
+    table.update(key, now, |arrival| {
         let arrival = arrival.unwrap_or(now).0.saturating_add(interval).min(end);
         ((), Some(Nanos(arrival)))
     });
 }
 
-fn count(table: &KeyTable, prefix: Prefix, interval: Duration, now: Nanos) -> u32 {
-    table.update(key(table, prefix), now, |arrival| {
+fn count(table: &KeyTable, key: KeyHash, interval: Duration, now: Nanos) -> u32 {
+    table.update(key, now, |arrival| {
         let ahead = arrival.map_or(0, |arrival| arrival.0.saturating_sub(now.0));
         let count = ahead.div_ceil(nanos(interval).max(1));
         (u32::try_from(count).unwrap_or(u32::MAX), None)
     })
 }
 
-fn key(table: &KeyTable, prefix: Prefix) -> KeyHash {
+fn key(table: &KeyTable, prefix: Prefix, page: bool) -> KeyHash {
     let mut hasher = table.seed().hasher();
-    prefix.hash(&mut hasher);
+    (prefix, page).hash(&mut hasher);
     KeyHash(hasher.finish())
 }
 
@@ -300,6 +332,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::too_many_lines)] // a table
     fn signs_add_up_as_the_table_says() {
         let none = Signs::default();
         let stories = [
@@ -379,35 +412,67 @@ mod tests {
                 2,
             ),
             (
-                "load",
+                "load that others make",
+                Signs {
+                    load: Load::Extreme,
+                    network: 11,
+                    unsolved: 2,
+                    ..none
+                },
+                0,
+            ),
+            (
+                "load that others make, over a limit",
                 Signs {
                     load: Load::High,
+                    over_limit: true,
                     ..none
                 },
                 2,
             ),
             (
-                "load, and behaved",
+                "load of its network",
                 Signs {
                     load: Load::High,
+                    network: 12,
+                    ..none
+                },
+                2,
+            ),
+            (
+                "its own load",
+                Signs {
+                    load: Load::High,
+                    unsolved: 3,
+                    ..none
+                },
+                2,
+            ),
+            (
+                "load of its network, and behaved",
+                Signs {
+                    load: Load::High,
+                    network: 12,
                     behaved: true,
                     ..none
                 },
                 2,
             ),
             (
-                "load, and over a limit",
+                "load of its network, and over a limit",
                 Signs {
                     load: Load::High,
+                    network: 12,
                     over_limit: true,
                     ..none
                 },
                 3,
             ),
             (
-                "extreme load",
+                "extreme load of its network",
                 Signs {
                     load: Load::Extreme,
+                    network: 12,
                     ..none
                 },
                 3,
@@ -427,7 +492,7 @@ mod tests {
                     over_limit: true,
                     ..none
                 },
-                1,
+                2,
             ),
             (
                 "all at once",
@@ -490,37 +555,56 @@ mod tests {
     fn unsolved_challenges_are_counted_and_forgotten_one_a_minute() {
         let tally = Tally::default();
         for _ in 0..5 {
-            tally.issued(client(1), network(1), 1000, at(100));
+            tally.issued(client(1), network(1), true, 1000, at(100));
         }
-        assert_eq!(tally.unsolved(client(1), at(100)), 5);
-        assert_eq!(tally.unsolved(client(2), at(100)), 0);
-        assert_eq!(tally.unsolved(client(1), at(160)), 4);
-        assert_eq!(tally.unsolved(client(1), at(400)), 0);
+        assert_eq!(tally.unsolved(client(1), true, at(100)), 5);
+        assert_eq!(tally.unsolved(client(2), true, at(100)), 0);
+        assert_eq!(tally.unsolved(client(1), true, at(160)), 4);
+        assert_eq!(tally.unsolved(client(1), true, at(400)), 0);
         for _ in 0..1000 {
-            tally.issued(client(1), network(1), 1_000_000, at(500));
+            tally.issued(client(1), network(1), true, 1_000_000, at(500));
         }
-        assert_eq!(tally.unsolved(client(1), at(500)), CLIENT_MOST);
-        assert_eq!(tally.network(network(1), at(500)), NETWORK_MOST);
-        assert_eq!(tally.network(network(1), at(510)), NETWORK_MOST - 5);
+        assert_eq!(tally.unsolved(client(1), true, at(500)), CLIENT_MOST);
+        assert_eq!(tally.network(network(1), true, at(500)), NETWORK_MOST);
+        assert_eq!(tally.network(network(1), true, at(510)), NETWORK_MOST - 5);
     }
 
     #[test]
     fn solving_clears_but_the_silent_rung_takes_back_only_itself() {
         let tally = Tally::default();
         let issue = |count| {
-            (0..count).for_each(|_| tally.issued(client(1), network(1), 1000, at(100)));
+            (0..count).for_each(|_| tally.issued(client(1), network(1), true, 1000, at(100)));
         };
         issue(10);
         tally.solved(client(1), Rung::Silent, at(100));
-        assert_eq!(tally.unsolved(client(1), at(100)), 9);
+        assert_eq!(tally.unsolved(client(1), true, at(100)), 9);
         tally.solved(client(1), Rung::ProofOfWork, at(100));
-        assert_eq!(tally.unsolved(client(1), at(100)), 0);
+        assert_eq!(tally.unsolved(client(1), true, at(100)), 0);
         // Nothing is owed to who solves what was not counted.
         tally.solved(client(1), Rung::Silent, at(100));
         tally.solved(client(1), Rung::Captcha, at(100));
         issue(1);
-        assert_eq!(tally.unsolved(client(1), at(100)), 1);
-        assert_eq!(tally.network(network(1), at(100)), 11);
+        assert_eq!(tally.unsolved(client(1), true, at(100)), 1);
+        assert_eq!(tally.network(network(1), true, at(100)), 11);
+    }
+
+    #[test]
+    fn programs_that_solve_nothing_do_not_mark_the_people_beside_them() {
+        let tally = Tally::default();
+        let data = |count| {
+            (0..count).for_each(|_| tally.issued(client(1), network(1), false, 100_000, at(100)));
+        };
+        data(1000);
+        assert_eq!(tally.unsolved(client(1), true, at(100)), 0);
+        assert_eq!(tally.network(network(1), true, at(100)), 0);
+        // They are known for it themselves, until somebody works there; coming back with a cookie
+        // is none of that.
+        assert_eq!(tally.unsolved(client(1), false, at(100)), CLIENT_MOST);
+        assert_eq!(tally.network(network(1), false, at(100)), NETWORK_MOST);
+        tally.solved(client(1), Rung::Silent, at(100));
+        assert_eq!(tally.unsolved(client(1), false, at(100)), CLIENT_MOST);
+        tally.solved(client(1), Rung::ProofOfWork, at(100));
+        assert_eq!(tally.unsolved(client(1), false, at(100)), 0);
     }
 
     #[test]
@@ -528,7 +612,7 @@ mod tests {
         let tally = Tally::default();
         let issue = |count, second| {
             for number in 0..count {
-                tally.issued(client(number), network(number), 100, at(second));
+                tally.issued(client(number), network(number), true, 100, at(second));
             }
         };
         (0..50).for_each(|second| issue(100, second));
@@ -546,12 +630,12 @@ mod tests {
     fn a_flood_of_clients_stays_in_its_bound_and_hides_nobody() {
         let tally = Tally::default();
         for _ in 0..20 {
-            tally.issued(client(7), network(7), 100, at(1));
+            tally.issued(client(7), network(7), true, 100, at(1));
         }
         for number in 1000..400_000 {
-            tally.issued(client(number), network(number), 100, at(1));
+            tally.issued(client(number), network(number), true, 100, at(1));
         }
-        assert_eq!(tally.unsolved(client(7), at(1)), 20);
+        assert_eq!(tally.unsolved(client(7), true, at(1)), 20);
         assert!(tally.clients.tracked(at(1)) < u64::from(MOST_KEYS) * 2);
     }
 }

@@ -27,7 +27,7 @@ fn deciding_allocates_nothing() {
     let decide = |number: u32| {
         let ip = IpAddr::V4((0xc633_0000 + number % 3_000).into());
         let mut facts = site::facts(ip, "ada", &roles);
-        facts.clearance = (number % 2 == 0).then_some(Rung::ProofOfWork);
+        facts.clearance = (number.is_multiple_of(2)).then_some(Rung::ProofOfWork);
         let now = Nanos(1_000_000_000 + u64::from(number) * 1_000);
         let decision = policy.decide(&facts, now);
         assert_eq!(decision.action, Action::Allow);

@@ -90,6 +90,15 @@ impl Tries {
             .count(self.networks.table.key(&visit.network), now);
     }
 
+    /// Takes back one that [`Self::count`] counted.
+    pub fn give_back(&self, visit: &Visit<'_>) {
+        let now = time(visit);
+        self.clients
+            .give_back(self.clients.table.key(&visit.client), now);
+        self.networks
+            .give_back(self.networks.table.key(&visit.network), now);
+    }
+
     /// Counts one if there is one left.
     ///
     /// # Errors
@@ -152,6 +161,13 @@ impl Buckets {
             .table
             .update(key, now, |arrival| (self.debt(arrival, now), None));
         Some(Duration::from_nanos(debt)).filter(|debt| !debt.is_zero())
+    }
+
+    fn give_back(&self, key: KeyHash, now: Nanos) {
+        self.table.update(key, now, |arrival| {
+            let debt = self.debt(arrival, now).saturating_sub(self.interval);
+            ((), Some(Nanos(now.0.saturating_add(debt))))
+        });
     }
 
     fn count(&self, key: KeyHash, now: Nanos) {
@@ -265,6 +281,18 @@ mod tests {
             assert_eq!(tries.take(&tomorrow), Ok(()));
         }
         assert_eq!(tries.wait(&visit()), Some(Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn what_is_given_back_does_not_count() {
+        let tries = tries();
+        for _ in 0..1000 {
+            assert_eq!(tries.take(&visit()), Ok(()));
+            tries.give_back(&visit());
+        }
+        tries.give_back(&visit());
+        let taken = (0..20).filter(|_| tries.take(&visit()).is_ok()).count();
+        assert_eq!(taken, 10, "nobody gets more than there are");
     }
 
     #[test]

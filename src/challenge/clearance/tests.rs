@@ -229,7 +229,7 @@ fn one_solved_cookie_that_is_sold_opens_one_network_more() {
             now: NOW,
         })
     });
-    assert_eq!(buyers.filter(Option::is_some).count(), 1);
+    assert_eq!(buyers.flatten().count(), 1);
 }
 
 #[test]
@@ -238,6 +238,34 @@ fn what_costs_nothing_is_not_adopted() {
     let owner = visitor().climb(&challenges, Rung::Silent);
     assert_eq!(owner.rung(&challenges), Some(Rung::Silent));
     assert_eq!(owner.at("2001:db8::7").rung(&challenges), None);
+}
+
+#[test]
+fn what_comes_along_from_an_older_cookie_is_not_lent_again() {
+    for free in [None, Some(Rung::Silent)] {
+        let challenges = build(&[FIRST], None);
+        let stolen = visitor().climb(&challenges, Rung::Captcha);
+        let thieves = ["198.51.100.7", "203.0.113.7", "192.0.3.7"];
+        let elsewhere = ["2001:db8:1::7", "2001:db8:2::7", "2001:db8:3::7"];
+        let mut lent = 0;
+        for (home, other) in thieves.into_iter().zip(elsewhere) {
+            let shown = stolen.at(home);
+            // With a free cookie of its own network the token has a fresh id.
+            let shown = match free {
+                Some(rung) => shown.climb(&challenges, rung),
+                None => shown,
+            };
+            lent += usize::from(shown.at(other).rung(&challenges).is_some());
+        }
+        assert_eq!(lent, usize::from(free.is_none()));
+    }
+    // Who earns one lends that one, and not the higher one that came along.
+    let challenges = build(&[FIRST], None);
+    let stolen = visitor().climb(&challenges, Rung::Captcha);
+    let earned = stolen
+        .at("198.51.100.7")
+        .climb(&challenges, Rung::ProofOfWork);
+    assert_eq!(earned.at("2001:db8:1::7").rung(&challenges), HELD);
 }
 
 #[test]

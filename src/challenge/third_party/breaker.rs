@@ -106,7 +106,7 @@ impl Breaker {
         record.last = (record.last << 1 | u32::from(!answered)) & mask;
         record.count = record.count.saturating_add(1).min(LAST);
         let half = record.count == LAST && record.last.count_ones().saturating_mul(2) >= LAST;
-        if record.in_a_row < IN_A_ROW && !(half && !answered) {
+        if record.in_a_row < IN_A_ROW && (answered || !half) {
             return Change::Nothing;
         }
         self.open(self.first_pause, now);

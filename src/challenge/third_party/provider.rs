@@ -46,9 +46,8 @@ impl Provider {
     #[must_use]
     pub fn script_query(self, site_key: &str) -> String {
         match self {
-            Self::Turnstile => "render=explicit&onload=rempartReady".to_owned(),
             Self::Hcaptcha => "render=explicit&onload=rempartReady&recaptchacompat=off".to_owned(),
-            Self::Recaptcha => "render=explicit&onload=rempartReady".to_owned(),
+            Self::Turnstile | Self::Recaptcha => "render=explicit&onload=rempartReady".to_owned(),
             Self::RecaptchaV3 => format!("render={site_key}&onload=rempartReady"),
         }
     }

@@ -12,6 +12,7 @@
 use crate::config::model::{Provider, ThirdParty};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// What our widgets say they are for.
 pub const ACTION: &str = "rempart";
@@ -89,7 +90,8 @@ pub fn judge(spec: &ThirdParty, status: u16, body: &[u8], expected: &Expected) -
             );
         };
         // Not a number is no good either.
-        if !(score >= spec.minimum_score) || fields.action.as_deref() != Some(ACTION) {
+        let is_high = score >= spec.minimum_score;
+        if !is_high || fields.action.as_deref() != Some(ACTION) {
             return Said::Refused;
         }
     }
@@ -140,38 +142,13 @@ fn is_fresh(solved: Option<&str>, now: i64) -> bool {
         .is_some_and(|age| (YOUNGEST..=OLDEST).contains(&age))
 }
 
-/// A time of RFC 3339; none of these providers gives another offset than that of UTC.
+/// A time of RFC 3339, or with an offset of UTC in the basic form of ISO 8601.
 fn unix_seconds(text: &str) -> Option<i64> {
-    let number = |from: usize, to: usize| -> Option<i64> {
-        let digits = text.get(from..to)?;
-        let all = digits.bytes().all(|byte| byte.is_ascii_digit());
-        all.then(|| digits.parse().ok())?
+    let time = match text.strip_suffix("+0000") {
+        Some(time) => OffsetDateTime::parse(&format!("{time}Z"), &Rfc3339),
+        None => OffsetDateTime::parse(text, &Rfc3339),
     };
-    let is = |at: usize, wanted: u8| text.as_bytes().get(at) == Some(&wanted);
-    if !(is(4, b'-') && is(7, b'-') && is(10, b'T') && is(13, b':') && is(16, b':')) {
-        return None;
-    }
-    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
-    let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
-    let rest = text.get(19..)?;
-    let zone = match rest.strip_prefix('.') {
-        Some(fraction) => fraction.trim_start_matches(|c: char| c.is_ascii_digit()),
-        None => rest,
-    };
-    if !matches!(zone, "Z" | "z" | "+00:00" | "+0000") {
-        return None;
-    }
-    if !(1..=12).contains(&month) || !(1..=31).contains(&day) || hour > 23 || minute > 59 {
-        return None;
-    }
-    // Days since 1970 in the Gregorian calendar, with years that begin in March.
-    let shifted = if month > 2 { year } else { year - 1 };
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let days = 365 * shifted + shifted.div_euclid(4) - shifted.div_euclid(100)
-        + shifted.div_euclid(400)
-        + day_of_year
-        - 719_468;
-    Some(days * 86_400 + hour * 3600 + minute * 60 + second)
+    Some(time.ok()?.unix_timestamp())
 }
 
 #[cfg(test)]

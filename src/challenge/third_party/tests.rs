@@ -1,5 +1,12 @@
 use super::{verifier::Verdict, *};
-use crate::config::model::Secret;
+use crate::{
+    challenge::{
+        Challenges,
+        tests::{SECRET, form_headers, network, spec as challenge_spec, visit},
+    },
+    config::model::Secret,
+};
+use http::Method;
 use parking_lot::Mutex;
 use std::{
     net::SocketAddr,
@@ -23,6 +30,7 @@ struct Provided {
 const PASSED: &str = r#"{"success":true}"#;
 const REFUSED: &str = r#"{"success":false,"error-codes":["invalid-input-response"]}"#;
 
+#[allow(clippy::unnecessary_wraps)] // As what it is told to answer is optional.
 fn http(status: u16, body: &str) -> Option<String> {
     let length = body.len();
     Some(format!(
@@ -273,4 +281,106 @@ async fn a_secret_goes_nowhere_in_the_clear() {
     let error = Verifier::new(&spec, Breaker::default(), &Handle::current(), count).unwrap_err();
     assert!(error.contains("https"), "{error}");
     assert!(!format!("{spec:?}").contains("secret-of-the-tests"));
+}
+
+/// The whole rung, asking a provider that answers `said`.
+async fn rung(said: Option<String>) -> (Provided, Arc<Challenges>) {
+    let provided = Provided::start().await;
+    provided.says(said);
+    let mut spec = challenge_spec(Some(SECRET));
+    spec.third_party = Some(provided.spec(Provider::Turnstile));
+    let count: Count = Arc::new(|_| {});
+    let third_party = ThirdParty::build(&spec, None, &Handle::current(), &count).unwrap();
+    let challenges = Challenges::build(&spec, None).unwrap();
+    (provided, Arc::new(challenges.with_third_party(third_party)))
+}
+
+fn ticket(challenges: &Challenges, visit: &Visit<'_>) -> String {
+    let reply = challenges.page(Rung::ThirdParty, visit);
+    let body: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
+    assert_eq!(body["challenge"]["kind"], "third_party");
+    body["challenge"]["token"].as_str().unwrap().to_owned()
+}
+
+async fn answer(challenges: &Challenges, visit: &Visit<'_>, ticket: &str) -> Outcome {
+    let headers = form_headers();
+    let body = format!("token={ticket}&cf-turnstile-response=token");
+    let visit = Visit {
+        target: ANSWER_PATH,
+        headers: &headers,
+        ..*visit
+    };
+    let answer = Answer::new(&Method::POST, &headers, body.as_bytes());
+    challenges.answer(&visit, &answer).await.1.unwrap().outcome
+}
+
+/// All are begun before any has ended.
+async fn at_once(challenges: &Arc<Challenges>, tickets: &[String]) -> Vec<Outcome> {
+    let tasks: Vec<_> = tickets
+        .iter()
+        .map(|ticket| {
+            let (challenges, ticket) = (Arc::clone(challenges), ticket.clone());
+            tokio::spawn(async move { answer(&challenges, &visit(), &ticket).await })
+        })
+        .collect();
+    let mut outcomes = Vec::new();
+    for task in tasks {
+        outcomes.push(task.await.unwrap());
+    }
+    outcomes
+}
+
+#[tokio::test]
+async fn of_many_answers_at_once_one_is_taken_to_the_provider() {
+    for (said, outcome) in [
+        (PASSED, Outcome::Solved),
+        (REFUSED, Outcome::Failed),
+        ("", Outcome::ProviderFailed),
+    ] {
+        let (provided, challenges) = rung(http(200, said)).await;
+        let ticket = ticket(&challenges, &visit());
+        let outcomes = at_once(&challenges, &vec![ticket.clone(); 50]).await;
+        let of = |wanted| outcomes.iter().filter(|got| **got == wanted).count();
+        assert_eq!((of(outcome), of(Outcome::Replayed)), (1, 49), "{said}");
+        // One who babbles is asked again, once, where it knows the question.
+        let questions = if said.is_empty() { 2 } else { 1 };
+        assert_eq!(provided.bodies.lock().len(), questions, "{said}");
+        assert_eq!(
+            answer(&challenges, &visit(), &ticket).await,
+            Outcome::Replayed
+        );
+    }
+}
+
+#[tokio::test]
+async fn who_is_refused_too_often_makes_us_ask_no_more() {
+    let (provided, challenges) = rung(http(200, REFUSED)).await;
+    let tickets: Vec<_> = (0..40).map(|_| ticket(&challenges, &visit())).collect();
+    let visitor = visit();
+    let outcomes = at_once(&challenges, &tickets).await;
+    let of = |wanted| outcomes.iter().filter(|got| **got == wanted).count();
+    assert_eq!((of(Outcome::Failed), of(Outcome::TooMany)), (10, 30));
+    assert_eq!(provided.bodies.lock().len(), 10);
+    // It is shown our own captcha from now on; its neighbour isn't.
+    let reply = challenges.page(Rung::ThirdParty, &visitor);
+    assert!(String::from_utf8_lossy(&reply.body).contains(r#""kind":"captcha""#));
+    let neighbour = Visit {
+        client: network("192.0.2.8"),
+        ..visit()
+    };
+    let other = ticket(&challenges, &neighbour);
+    assert_eq!(
+        answer(&challenges, &neighbour, &other).await,
+        Outcome::Failed
+    );
+    // An hour later it may try again, and no question that was answered well counts.
+    provided.says(http(200, PASSED));
+    for n in 1..=30 {
+        let later = Visit {
+            now: visitor.now + 3_600_000 + n,
+            ..visitor
+        };
+        let ticket = ticket(&challenges, &later);
+        assert_eq!(answer(&challenges, &later, &ticket).await, Outcome::Solved);
+    }
 }

@@ -42,6 +42,8 @@ pub struct Verifier {
     flights: Arc<Semaphore>,
     breaker: Mutex<Breaker>,
     log: LogLimit,
+    /// The operator's own mistakes: not to be left out for the provider's.
+    mistakes: LogLimit,
     count: Count,
 }
 
@@ -73,6 +75,7 @@ impl Verifier {
             flights: Arc::new(Semaphore::new(IN_FLIGHT)),
             breaker: Mutex::new(breaker),
             log: LogLimit::new(),
+            mistakes: LogLimit::new(),
             count,
         })
     }
@@ -172,7 +175,7 @@ impl Verifier {
         let provider = self.spec.provider.name();
         let (name, problem) = match result {
             Ok(Said::Misconfigured(code)) => {
-                if let Some(left_out) = self.log.admit() {
+                if let Some(left_out) = self.mistakes.admit() {
                     tracing::error!(
                         provider,
                         code,

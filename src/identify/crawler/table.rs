@@ -1,22 +1,32 @@
 //! What is known of addresses that claimed to be a crawler, in shards, each behind a short lock.
 //!
 //! Verified ones have a place of their own: a flood of strangers under a crawler's name pushes out
-//! other strangers, never a crawler.
+//! other strangers, never a crawler. They are looked up again after a day, while they keep their
+//! standing for another: only an answer of the DNS takes it from them, never the lack of one. Of the
+//! others a network has few places, so that none pushes out what is known of the rest.
 
 use super::{Mask, lookup::Found};
 use parking_lot::Mutex;
 use std::{
     collections::{HashMap, VecDeque, hash_map::RandomState},
-    hash::BuildHasher,
+    hash::{BuildHasher, Hash},
     net::IpAddr,
     time::Duration,
 };
-use verdict::Nanos;
+use verdict::{
+    Nanos,
+    prefix::{Prefix, PrefixLengths},
+};
 
 const SHARDS: usize = 16;
-/// Of each kind in each shard: 16 384 in all, about 2 MiB.
+/// Verified addresses of each shard: 16 384 in all, about 2 MiB.
 const MOST: usize = 1024;
-const VERIFIED: Duration = Duration::from_secs(24 * 3600);
+/// Networks of others in each shard, and addresses of each: about 5 MiB when all are full.
+const MOST_NETWORKS: usize = 512;
+const MOST_OF_NETWORK: usize = 16;
+/// Until it is looked up again, and until it is forgotten if that leads to no answer.
+const FRESH: Duration = Duration::from_secs(24 * 3600);
+const VERIFIED: Duration = Duration::from_secs(48 * 3600);
 const OTHER: Duration = Duration::from_secs(3600);
 const FAILED: Duration = Duration::from_secs(60);
 /// Longer than a lookup takes: until then nobody begins another.
@@ -26,6 +36,8 @@ const PENDING: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Known {
     Verified(Mask),
+    /// It was verified, and is to be looked up again.
+    Stale(Mask),
     /// It is none, or nobody knows for now.
     Other,
 }
@@ -33,40 +45,34 @@ pub enum Known {
 #[derive(Debug, Default)]
 pub struct Table {
     hasher: RandomState,
-    shards: [Mutex<Shard>; SHARDS],
+    /// By address.
+    verified: [Mutex<Verified>; SHARDS],
+    /// By network.
+    others: [Mutex<Others>; SHARDS],
 }
 
+/// Over the bound the oldest goes.
 #[derive(Debug, Default)]
-struct Shard {
-    verified: Bounded<Mask>,
-    others: Bounded<()>,
-}
-
-/// Entries with their end; over the bound the oldest goes.
-#[derive(Debug)]
-struct Bounded<T> {
-    entries: HashMap<IpAddr, (T, Nanos)>,
+struct Verified {
+    entries: HashMap<IpAddr, Entry>,
     /// In the order in which they came; each address once.
     order: VecDeque<IpAddr>,
 }
 
-impl<T> Default for Bounded<T> {
-    fn default() -> Self {
-        Self {
-            entries: HashMap::new(),
-            order: VecDeque::new(),
-        }
-    }
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    mask: Mask,
+    fresh: Nanos,
+    end: Nanos,
 }
 
-impl<T: Copy> Bounded<T> {
-    fn get(&self, ip: IpAddr, now: Nanos) -> Option<T> {
-        let (value, end) = self.entries.get(&ip)?;
-        (now < *end).then_some(*value)
+impl Verified {
+    fn get(&mut self, ip: IpAddr, now: Nanos) -> Option<&mut Entry> {
+        self.entries.get_mut(&ip).filter(|entry| now < entry.end)
     }
 
-    fn put(&mut self, ip: IpAddr, value: T, end: Nanos) {
-        if self.entries.insert(ip, (value, end)).is_some() {
+    fn put(&mut self, ip: IpAddr, entry: Entry) {
+        if self.entries.insert(ip, entry).is_some() {
             return;
         }
         self.order.push_back(ip);
@@ -78,52 +84,136 @@ impl<T: Copy> Bounded<T> {
     }
 }
 
+/// Addresses with their end; over the bounds the oldest of the network goes, or the oldest network.
+#[derive(Debug, Default)]
+struct Others {
+    networks: HashMap<Prefix, Vec<(IpAddr, Nanos)>>,
+    /// In the order in which they came; each network once.
+    order: VecDeque<Prefix>,
+}
+
+impl Others {
+    fn knows(&self, network: Prefix, ip: IpAddr, now: Nanos) -> bool {
+        let known = self.networks.get(&network);
+        known.is_some_and(|known| known.iter().any(|(of, end)| *of == ip && now < *end))
+    }
+
+    fn put(&mut self, network: Prefix, ip: IpAddr, end: Nanos) {
+        if let Some(known) = self.networks.get_mut(&network) {
+            known.retain(|(of, _)| *of != ip);
+            if known.len() >= MOST_OF_NETWORK {
+                known.remove(0);
+            }
+            known.push((ip, end));
+            return;
+        }
+        self.networks.insert(network, vec![(ip, end)]);
+        self.order.push_back(network);
+        if self.order.len() > MOST_NETWORKS
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.networks.remove(&oldest);
+        }
+    }
+}
+
 impl Table {
-    fn shard(&self, ip: IpAddr) -> &Mutex<Shard> {
-        let hash = usize::try_from(self.hasher.hash_one(ip) % SHARDS as u64).unwrap_or(0);
-        let [first, ..] = &self.shards;
-        self.shards.get(hash).unwrap_or(first)
+    fn shard<'a, T>(&self, shards: &'a [Mutex<T>; SHARDS], key: impl Hash) -> &'a Mutex<T> {
+        let hash = usize::try_from(self.hasher.hash_one(key) % SHARDS as u64).unwrap_or(0);
+        let [first, ..] = shards;
+        shards.get(hash).unwrap_or(first)
+    }
+
+    fn verified(&self, ip: IpAddr) -> &Mutex<Verified> {
+        self.shard(&self.verified, ip)
+    }
+
+    fn others(&self, network: Prefix) -> &Mutex<Others> {
+        self.shard(&self.others, network)
     }
 
     /// What is known; `None` when it is to be looked up.
     #[must_use]
     pub fn get(&self, ip: IpAddr, now: Nanos) -> Option<Known> {
-        let shard = self.shard(ip).lock();
-        if let Some(mask) = shard.verified.get(ip, now) {
-            return Some(Known::Verified(mask));
+        if let Some(entry) = self.verified(ip).lock().get(ip, now) {
+            let is_fresh = now < entry.fresh;
+            let known = if is_fresh {
+                Known::Verified
+            } else {
+                Known::Stale
+            };
+            return Some(known(entry.mask));
         }
-        shard.others.get(ip, now).map(|()| Known::Other)
+        let network = network_of(ip);
+        let others = self.others(network).lock();
+        others.knows(network, ip, now).then_some(Known::Other)
     }
 
     /// Whether the caller is the one to look it up.
     #[must_use]
     pub fn begin(&self, ip: IpAddr, now: Nanos) -> bool {
-        let mut shard = self.shard(ip).lock();
-        if shard.verified.get(ip, now).is_some() || shard.others.get(ip, now).is_some() {
-            return false;
+        if let Some(entry) = self.verified(ip).lock().get(ip, now) {
+            let begins = now >= entry.fresh;
+            if begins {
+                entry.fresh = now.after(PENDING);
+            }
+            return begins;
         }
-        shard.others.put(ip, (), now.after(PENDING));
-        true
+        let network = network_of(ip);
+        let mut others = self.others(network).lock();
+        let begins = !others.knows(network, ip, now);
+        if begins {
+            others.put(network, ip, now.after(PENDING));
+        }
+        begins
     }
 
     pub fn learn(&self, ip: IpAddr, found: Found, now: Nanos) {
-        let mut shard = self.shard(ip).lock();
-        match found {
-            Found::Verified(mask) => shard.verified.put(ip, mask, now.after(VERIFIED)),
-            Found::Other => shard.others.put(ip, (), now.after(OTHER)),
-            Found::Failed => shard.others.put(ip, (), now.after(FAILED)),
-        }
+        let mut verified = self.verified(ip).lock();
+        let lasts = match found {
+            Found::Verified(mask) => {
+                let entry = Entry {
+                    mask,
+                    fresh: now.after(FRESH),
+                    end: now.after(VERIFIED),
+                };
+                verified.put(ip, entry);
+                return;
+            }
+            Found::Other => {
+                if let Some(entry) = verified.get(ip, now) {
+                    entry.end = now;
+                }
+                OTHER
+            }
+            Found::Failed => {
+                if let Some(entry) = verified.get(ip, now) {
+                    entry.fresh = now.after(FAILED);
+                    return;
+                }
+                FAILED
+            }
+        };
+        drop(verified);
+        let network = network_of(ip);
+        let mut others = self.others(network).lock();
+        others.put(network, ip, now.after(lasts));
     }
 
     #[cfg(test)]
     pub fn len(&self) -> usize {
-        let shards = self.shards.iter().map(|shard| {
+        let verified = self.verified.iter().map(|shard| shard.lock().entries.len());
+        let others = self.others.iter().map(|shard| {
             let shard = shard.lock();
-            assert_eq!(shard.others.entries.len(), shard.others.order.len());
-            shard.verified.entries.len() + shard.others.entries.len()
+            assert_eq!(shard.networks.len(), shard.order.len());
+            shard.networks.values().map(Vec::len).sum::<usize>()
         });
-        shards.sum()
+        verified.chain(others).sum()
     }
+}
+
+fn network_of(ip: IpAddr) -> Prefix {
+    Prefix::of(ip, PrefixLengths::NETWORK)
 }
 
 #[cfg(test)]
@@ -152,7 +242,9 @@ mod tests {
         table.learn(b, Found::Other, at(1));
         table.learn(c, Found::Failed, at(1));
         assert_eq!(table.get(a, at(86_400)), Some(Known::Verified(5)));
-        assert_eq!(table.get(a, at(86_401)), None);
+        assert_eq!(table.get(a, at(86_401)), Some(Known::Stale(5)));
+        assert_eq!(table.get(a, at(2 * 86_400)), Some(Known::Stale(5)));
+        assert_eq!(table.get(a, at(2 * 86_400 + 1)), None);
         assert_eq!(table.get(b, at(3600)), Some(Known::Other));
         assert_eq!(table.get(b, at(3601)), None);
         assert_eq!(table.get(c, at(60)), Some(Known::Other));
@@ -168,6 +260,48 @@ mod tests {
     }
 
     #[test]
+    fn a_crawler_keeps_its_standing_while_it_is_looked_up_again() {
+        let table = Table::default();
+        let ip = address(1);
+        table.learn(ip, Found::Verified(5), at(0));
+        assert!(!table.begin(ip, at(86_399)));
+        assert!(table.begin(ip, at(86_400)));
+        assert!(!table.begin(ip, at(86_401)), "one lookup an address");
+        assert_eq!(table.get(ip, at(86_401)), Some(Known::Verified(5)));
+        // No answer changes nothing, and is asked for again in a minute.
+        table.learn(ip, Found::Failed, at(86_402));
+        assert_eq!(table.get(ip, at(86_402)), Some(Known::Verified(5)));
+        assert!(!table.begin(ip, at(86_461)));
+        assert!(table.begin(ip, at(86_462)));
+        table.learn(ip, Found::Verified(1), at(86_463));
+        assert_eq!(table.get(ip, at(86_463 + 86_399)), Some(Known::Verified(1)));
+        // Without any answer it ends after two days; with another answer at once.
+        for second in (86_463 + 86_400)..(86_463 + 2 * 86_400) {
+            if table.begin(ip, at(second)) {
+                table.learn(ip, Found::Failed, at(second));
+            }
+        }
+        assert_eq!(table.get(ip, at(86_463 + 2 * 86_400)), None);
+        table.learn(ip, Found::Verified(1), at(300_000));
+        table.learn(ip, Found::Other, at(300_001));
+        assert_eq!(table.get(ip, at(300_001)), Some(Known::Other));
+    }
+
+    #[test]
+    fn a_network_of_strangers_pushes_out_its_own_alone() {
+        let table = Table::default();
+        let stranger: IpAddr = "2001:db8:1::1".parse().unwrap();
+        table.learn(stranger, Found::Other, at(0));
+        for n in 0..100_000_u128 {
+            let ip = IpAddr::V6(((0x2001_0db8_0002_u128 << 80) | n).into());
+            assert!(table.begin(ip, at(0)));
+            table.learn(ip, Found::Other, at(0));
+        }
+        assert_eq!(table.len(), MOST_OF_NETWORK + 1);
+        assert_eq!(table.get(stranger, at(1)), Some(Known::Other));
+    }
+
+    #[test]
     fn a_flood_of_strangers_stays_in_its_bound_and_pushes_out_no_crawler() {
         let table = Table::default();
         let crawler = address(u32::MAX);
@@ -176,7 +310,8 @@ mod tests {
             assert!(table.begin(address(n), at(0)));
             table.learn(address(n), Found::Other, at(0));
         }
-        assert!(table.len() <= SHARDS * MOST + 1, "{}", table.len());
+        let most = SHARDS * MOST_NETWORKS * MOST_OF_NETWORK + 1;
+        assert!(table.len() <= most, "{}", table.len());
         assert_eq!(table.get(crawler, at(1)), Some(Known::Verified(1)));
         assert_eq!(table.get(address(99_999), at(1)), Some(Known::Other));
     }

@@ -1,7 +1,11 @@
 use super::*;
 use crate::{clock, forward::testing::NameServer};
 use http::HeaderValue;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use parking_lot::Mutex;
+use std::{
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    time::Duration,
+};
 
 const GOOGLEBOT: &str = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)";
 
@@ -175,23 +179,58 @@ async fn a_flood_of_fakes_causes_few_lookups() {
         assert_eq!(trial.ask(GOOGLEBOT, &ip), "");
     }
     // Nobody else runs on this thread meanwhile: those that were begun are all that are in flight.
-    assert_eq!(trial.sheds.load(Relaxed), 20_000 - IN_FLIGHT);
-    assert_eq!(trial.crawlers.shared.table.len(), IN_FLIGHT);
+    assert_eq!(trial.sheds.load(Relaxed), 20_000 - flights::IN_FLIGHT);
+    assert_eq!(trial.crawlers.shared.table.len(), flights::IN_FLIGHT);
 }
 
-#[test]
-fn lookups_of_a_second_are_counted() {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let count: Count = Arc::new(|_| {});
-    let shared = {
-        let _inside = runtime.enter();
-        let server = Some("127.0.0.1:53".parse().unwrap());
-        let resolver = resolver(server).unwrap();
-        Shared::new(&spec(), server, resolver, runtime.handle(), &count)
-    };
-    let second = |n: u64| Nanos(n * 1_000_000_000 + 7);
-    for n in 1..4 {
-        let begun = (0..1000).filter(|_| shared.is_in_rate(second(n))).count();
-        assert_eq!(begun, PER_SECOND as usize);
+#[tokio::test]
+async fn a_network_of_fakes_leaves_room_for_a_crawler() {
+    let trial = Trial::start().await;
+    let name = "crawl-1.googlebot.com.";
+    trial.server.set_reverse("66.249.66.1", &[name]);
+    trial.server.set(name, &["66.249.66.1"], 60);
+    // A /24 and a /48, with as many addresses as they like.
+    for n in 0..2000_u128 {
+        let v6 = std::net::Ipv6Addr::from((0x2001_0db8_0001_u128 << 80) | n);
+        trial.ask(GOOGLEBOT, &v6.to_string());
+        trial.ask(GOOGLEBOT, &format!("192.0.2.{}", n % 256));
     }
+    let flown = 2 * flights::IN_FLIGHT_OF_NETWORK;
+    assert_eq!(trial.crawlers.shared.table.len(), flown);
+    let known = async {
+        while trial.ask(GOOGLEBOT, "66.249.66.1").is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let limit = tokio::time::timeout(Duration::from_secs(20), known);
+    assert!(limit.await.is_ok(), "the crawler found no place");
+}
+
+#[tokio::test]
+async fn a_crawler_keeps_its_standing_while_the_dns_is_silent() {
+    const DAY: Duration = Duration::from_secs(86_400);
+    let trial = Trial::start().await;
+    let ip: IpAddr = "66.249.66.1".parse().unwrap();
+    let table = &trial.crawlers.shared.table;
+    table.learn(ip, lookup::Found::Verified(2), clock::now());
+    trial.server.fail(true);
+    let mut headers = HeaderMap::new();
+    headers.insert(USER_AGENT, HeaderValue::from_static(GOOGLEBOT));
+    let ask = |later: Duration| {
+        let now = clock::now().after(later);
+        trial.crawlers.identify(&headers, ip, now).to_owned()
+    };
+    assert_eq!(ask(Duration::ZERO), "googlebot");
+    assert_eq!(trial.server.asked(), 0);
+    assert_eq!(ask(DAY), "googlebot");
+    let failed = async {
+        while trial.results.lock().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let limit = tokio::time::timeout(Duration::from_secs(20), failed);
+    assert!(limit.await.is_ok(), "not looked up again");
+    assert_eq!(*trial.results.lock(), ["failed"]);
+    assert_eq!(ask(DAY * 3 / 2), "googlebot");
+    assert_eq!(ask(DAY * 2), "");
 }

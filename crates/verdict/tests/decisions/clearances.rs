@@ -1,6 +1,10 @@
 //! What a clearance is worth: a challenge is void for whoever holds it, and limits are lifted.
 
+#![allow(clippy::panic)] // Helpers of tests are no tests to clippy.
+
 use super::*;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use verdict::facts::Ladder;
 
 const POW: Action = Action::Challenge(Some(Rung::ProofOfWork));
 
@@ -226,4 +230,40 @@ fn a_rule_may_ask_for_the_rung() {
     for held in [None, Some(Rung::Silent), Some(Rung::ProofOfWork)] {
         assert_ne!(told(&policy.decide(&holding(held), NOW)).1, "climbed");
     }
+}
+
+/// Counts how often the risk was asked for.
+#[derive(Default)]
+struct Counted(AtomicUsize);
+
+impl Ladder for Counted {
+    fn rung(&self, _: Reason) -> Rung {
+        self.0.fetch_add(1, Relaxed);
+        Rung::Captcha
+    }
+}
+
+#[test]
+fn the_risk_is_judged_only_where_somebody_may_be_challenged() {
+    let rules = vec![rule("prove", "true", Action::Challenge(None))];
+    let policy = policy(vec![], rules, vec![]);
+    let ladder = Counted::default();
+    let usual = Facts {
+        ladder: &ladder,
+        ..facts(VISITOR)
+    };
+    let asked = || ladder.0.swap(0, Relaxed);
+    let decide = |facts: &Facts<'_>| policy.decide(facts, NOW).action;
+    let exempt = Facts {
+        unchallenged: true,
+        ..usual
+    };
+    assert_eq!((decide(&exempt), asked()), (Action::Allow, 0));
+    let highest = Facts {
+        clearance: Some(Rung::ThirdParty),
+        ..usual
+    };
+    assert_eq!((decide(&highest), asked()), (Action::Allow, 0));
+    let challenged = Action::Challenge(Some(Rung::Captcha));
+    assert_eq!((decide(&usual), asked()), (challenged, 1));
 }
