@@ -4,6 +4,8 @@
 //! parsing them, as a bot would. That a picture's right text opens is shown in
 //! src/challenge/captcha/tests.rs, where the ticket is made by the test.
 
+#![allow(clippy::float_cmp)] // Counters.
+
 use crate::harness::{Edge, Nginx, Upstream, file, tools, upstream::drain};
 use std::{net::SocketAddr, process::Command};
 

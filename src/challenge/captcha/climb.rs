@@ -132,8 +132,10 @@ impl Challenges {
         let reply = self
             .captcha
             .show(visit, ticket.worth, &self.common, kind, notice)
-            .map(|reply| self.marked(reply, visit))
-            .unwrap_or_else(|| Reply::refusal(StatusCode::FORBIDDEN, visit.request_id, visit.html));
+            .map_or_else(
+                || Reply::refusal(StatusCode::FORBIDDEN, visit.request_id, visit.html),
+                |reply| self.marked(reply, visit),
+            );
         (reply, Some(Settled::new(ticket.worth, outcome)))
     }
 }

@@ -96,19 +96,19 @@ impl Pool {
     /// first waits for a few to be drawn, and nobody after.
     #[must_use]
     pub fn take(&self) -> Option<Arc<Picture>> {
-        let mut shelf = self.shelf.lock();
-        if !std::mem::replace(&mut shelf.asked, true) {
+        let mut pictures = self.shelf.lock();
+        if !std::mem::replace(&mut pictures.asked, true) {
             let first = (0..FIRST).filter_map(|_| Picture::draw());
-            shelf.new.extend(first.map(Arc::new));
+            pictures.new.extend(first.map(Arc::new));
         }
-        let Some(picture) = shelf.new.pop_front() else {
-            return shelf.again();
+        let Some(picture) = pictures.new.pop_front() else {
+            return pictures.again();
         };
-        if shelf.old.len() >= KEPT {
-            shelf.old.pop_front();
+        if pictures.old.len() >= KEPT {
+            pictures.old.pop_front();
         }
-        shelf.old.push_back((Arc::clone(&picture), 1));
-        drop(shelf);
+        pictures.old.push_back((Arc::clone(&picture), 1));
+        drop(pictures);
         self.wanted.notify_one();
         Some(picture)
     }
@@ -144,8 +144,8 @@ impl Pool {
     /// What a picture says that was handed out a while ago at most.
     #[cfg(test)]
     pub fn text_of(&self, data: &str) -> Option<String> {
-        let shelf = self.shelf.lock();
-        let mut old = shelf.old.iter().map(|(picture, _)| picture);
+        let pictures = self.shelf.lock();
+        let mut old = pictures.old.iter().map(|(picture, _)| picture);
         let found = old.find(|picture| picture.data == data);
         found.map(|picture| picture.text.clone())
     }

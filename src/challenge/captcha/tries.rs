@@ -104,13 +104,11 @@ impl Tries {
     /// # Errors
     /// How long until there is.
     pub fn take(&self, visit: &Visit<'_>) -> Result<(), Duration> {
-        match self.wait(visit) {
-            Some(wait) => Err(wait),
-            None => {
-                self.count(visit);
-                Ok(())
-            }
+        if let Some(wait) = self.wait(visit) {
+            return Err(wait);
         }
+        self.count(visit);
+        Ok(())
     }
 }
 
