@@ -5,16 +5,17 @@
 #   make check   format, lints, dependencies and licences
 #   make bench   what deciding and challenging cost (docs/performance.md)
 #   make fuzz    bytes of peers at random, FUZZ_SECONDS (60) for each target of fuzz/
+#   make images  the pictures of the challenge in docs/images, from the browser's stories
 #   make attack  build the attack client: load-tests/README.md
 #
 # CI calls the same targets.
 
-.PHONY: run test check bench fuzz attack install-build install-test clean-tools
+.PHONY: run test check bench fuzz images attack install-build install-test clean-tools
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help:
-	@sed -n '3,8s/^# *//p' Makefile
+	@sed -n '3,9s/^# *//p' Makefile
 
 run: install-build
 	cargo run --quiet -- demo
@@ -47,6 +48,13 @@ fuzz: install-test
 	        -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 -verbosity=0 \
 	        -print_final_stats=1 || exit 1; \
 	done
+
+IMAGES ?= target/images
+images: install-test
+	mkdir -p $(IMAGES)
+	SCREENSHOTS=$(abspath $(IMAGES)) cargo test --test it -- page::a_browser captcha::a_browser \
+	    challenge::a_browser third_party::a_browser
+	.tools/venv/bin/node tests/browser/pictures.mjs $(IMAGES) docs/images
 
 attack: install-build
 	cargo build --release -p rempart-attack

@@ -1,6 +1,8 @@
 //! What a challenge costs this side, and a proof of work the other: `cargo bench --bench challenge`.
 //! Targets: issuing and verifying under 20 us each.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)] // As in a test.
+
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use http::{
     HeaderMap, HeaderValue, Method,

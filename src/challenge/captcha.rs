@@ -14,6 +14,7 @@ mod image;
 mod pool;
 mod question;
 pub(in crate::challenge) mod tries;
+mod wait;
 
 use super::{
     ANSWER_PATH, Challenge, Common, Outcome, PATIENCE, Visit,
@@ -57,19 +58,21 @@ const TRIES_PERIOD: Duration = Duration::from_secs(600);
 /// Several clients share a network, and some of them an address.
 const CLIENTS_A_NETWORK: u32 = 10;
 
-/// Captchas in place of another puzzle.
+/// Captchas in place of another puzzle, of one that was answered before, or that came too late.
 const INSTEAD: Allowance = Allowance {
     client: 60,
     network: 600,
     period: TRIES_PERIOD,
+    forbearing: true,
 };
 
 /// Clearances for questions. A person needs one in a clearance's lifetime; a program that answers them all
-/// gets no more than this.
+/// gets no more than this, however many addresses of a network it has.
 const QUESTIONS: Allowance = Allowance {
     client: 3,
     network: 30,
     period: Duration::from_secs(3600),
+    forbearing: false,
 };
 
 /// The field of a form, and the member of a JSON object, with the answer in it.
@@ -85,6 +88,8 @@ enum Notice {
     Used,
     /// There are no more questions for this visitor just now: it gets a picture.
     NoQuestions,
+    /// All pictures were shown often enough: it gets a question.
+    NoPictures,
 }
 
 impl Notice {
@@ -95,6 +100,7 @@ impl Notice {
             Self::Late => "captcha.late",
             Self::Used => "captcha.used",
             Self::NoQuestions => "captcha.no_questions",
+            Self::NoPictures => "captcha.no_pictures",
         }
     }
 
@@ -103,7 +109,7 @@ impl Notice {
             Self::Wrong => Outcome::Failed,
             Self::Late => Outcome::Expired,
             Self::Used => Outcome::Replayed,
-            Self::NoQuestions => Outcome::TooMany,
+            Self::NoQuestions | Self::NoPictures => Outcome::TooMany,
         }
     }
 }
@@ -118,6 +124,7 @@ pub struct Captcha {
     questions: Tries,
     picture: Templates,
     question: Templates,
+    wait: Templates,
 }
 
 impl Captcha {
@@ -134,6 +141,7 @@ impl Captcha {
             client: spec.tries,
             network: spec.tries.saturating_mul(CLIENTS_A_NETWORK),
             period: TRIES_PERIOD,
+            forbearing: true,
         };
         Self {
             keys: Keys::new(secrets),
@@ -146,6 +154,7 @@ impl Captcha {
             questions: Tries::new(QUESTIONS, previous.map(|previous| &previous.questions)),
             picture: Templates::build(&PICTURE, look),
             question: Templates::build(&QUESTION, look),
+            wait: Templates::build(&wait::SHEET, look),
         }
     }
 
@@ -154,8 +163,8 @@ impl Captcha {
         self.pool.fill(control);
     }
 
-    /// A new captcha of this kind, or a picture where there are no more questions; 429 for a visitor
-    /// that was wrong too often.
+    /// A new captcha of this kind, or of the other one where there are no more of it; 429 for a visitor
+    /// that was wrong too often, or when there is neither.
     fn show(
         &self,
         visit: &Visit<'_>,
@@ -165,15 +174,24 @@ impl Captcha {
         notice: Option<Notice>,
     ) -> Option<Reply> {
         if let Some(wait) = self.wrong.wait(visit) {
-            return Some(too_many(visit, wait));
+            return Some(self.too_many(visit, wait));
         }
-        if kind != Kind::Question {
-            return self.show_picture(visit, worth, common, notice);
+        let questions = self.questions.wait(visit).is_none();
+        let (kind, notice) = match kind {
+            Kind::Question if !questions => (Kind::Image, Some(Notice::NoQuestions)),
+            kind => (kind, notice),
+        };
+        if kind == Kind::Question {
+            return self.show_question(visit, worth, common, notice);
         }
-        if self.questions.wait(visit).is_some() {
-            return self.show_picture(visit, worth, common, Some(Notice::NoQuestions));
+        if let Some(picture) = self.pool.take() {
+            return self.show_picture(visit, worth, common, notice, &picture);
         }
-        self.show_question(visit, worth, common, notice)
+        if questions {
+            let notice = notice.or(Some(Notice::NoPictures));
+            return self.show_question(visit, worth, common, notice);
+        }
+        Some(self.busy(visit))
     }
 
     fn show_picture(
@@ -182,9 +200,8 @@ impl Captcha {
         worth: Rung,
         common: &Common,
         notice: Option<Notice>,
+        Picture { text, data }: &Picture,
     ) -> Option<Reply> {
-        let picture = self.pool.take()?;
-        let Picture { text, data } = &*picture;
         let token = self.ticket(visit, worth, common, Kind::Image, text)?;
         if !visit.html {
             let image = format!("data:image/png;base64,{data}");
@@ -255,11 +272,6 @@ impl Challenge for Captcha {
             Err(Outcome::Failed)
         }
     }
-}
-
-/// 429, whatever was asked or answered.
-fn too_many(visit: &Visit<'_>, wait: Duration) -> Reply {
-    Reply::throttled(visit.request_id, visit.html, wait, None)
 }
 
 fn in_page(

@@ -113,7 +113,7 @@ pub struct Templates {
     /// The script, the same in every language.
     tail: OnceLock<Arc<Fragment>>,
     /// In the order of [`LANGUAGES`].
-    templates: [OnceLock<Template>; language::COUNT],
+    languages: [OnceLock<Template>; language::COUNT],
 }
 
 impl Templates {
@@ -127,7 +127,7 @@ impl Templates {
             policy: Policy::new(sheet.policy, !sheet.script.is_empty()),
             look: Arc::clone(look),
             tail: OnceLock::new(),
-            templates: Default::default(),
+            languages: Default::default(),
         }
     }
 
@@ -195,7 +195,7 @@ impl Templates {
 
     fn template(&self, index: usize) -> &Template {
         static NONE: Template = Template::EMPTY;
-        let (Some(slot), Some(language)) = (self.templates.get(index), LANGUAGES.get(index)) else {
+        let (Some(slot), Some(language)) = (self.languages.get(index), LANGUAGES.get(index)) else {
             return &NONE;
         };
         slot.get_or_init(|| self.make(language))

@@ -35,6 +35,8 @@ const REFUSED: Allowance = Allowance {
     client: 10,
     network: 100,
     period: Duration::from_secs(600),
+    // Who finds none left has the captcha.
+    forbearing: false,
 };
 
 /// The rung, where there is a provider.

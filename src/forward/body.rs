@@ -238,6 +238,7 @@ impl ReadAhead {
     }
 }
 
+#[allow(clippy::unnecessary_box_returns)] // as Pingora has it
 fn too_slow() -> Box<Error> {
     Error::explain(
         ErrorType::ReadTimedout,

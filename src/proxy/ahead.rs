@@ -46,7 +46,7 @@ pub fn cookie(
 
 fn is_page(response: &ResponseHeader) -> bool {
     let kind = response.headers.get(header::CONTENT_TYPE);
-    let kind = kind.map(|kind| kind.as_bytes()).unwrap_or_default();
+    let kind = kind.map(HeaderValue::as_bytes).unwrap_or_default();
     kind.get(..9)
         .is_some_and(|start| start.eq_ignore_ascii_case(b"text/html"))
 }

@@ -13,7 +13,7 @@ const SEEN: [&str; 4] = ["document", "iframe", "frame", "fencedframe"];
 
 /// Whether a page is wanted: a browser navigates (as `sec-fetch-mode` and `sec-fetch-dest` say, or
 /// nothing is said of it) and `accept` names HTML. Never for `fetch`, XHR, `accept: */*`, pictures,
-/// WebSockets and event streams, and not for what is loaded ahead: the page would be shown later.
+/// `WebSockets` and event streams, and not for what is loaded ahead: the page would be shown later.
 #[must_use]
 pub fn wants_html(headers: &HeaderMap) -> bool {
     let says = |name: &str, fits: &dyn Fn(&HeaderValue) -> bool| headers.get(name).is_none_or(fits);

@@ -4,7 +4,7 @@
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
-import { load } from './harness.mjs';
+import { load, withPage } from './harness.mjs';
 
 const source = readFileSync(load.resolve('axe-core/axe.min.js'), 'utf8');
 const tags = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'];
@@ -17,4 +17,15 @@ export async function check(page) {
   const found = violations.map(({ id, nodes }) =>
     `${id}: ${nodes.map((node) => `${node.html} ${node.failureSummary}`).join('; ')}`);
   assert.deepEqual(found, [], 'axe found');
+}
+
+// The same for a page in a browser without JavaScript, where axe can't run: on a copy in one that has it,
+// with what stands in `noscript` in its place and without the page's scripts.
+export async function checkStill(page, options) {
+  const html = await page.content();
+  const still = html.replace(/<script.*?<\/script>/gs, '').replace(/<(\/?)noscript\b/g, '<$1div');
+  await withPage(options, async (copy) => {
+    await copy.setContent(still);
+    await check(copy);
+  });
 }

@@ -8,26 +8,17 @@
 // TEXT        a text that only the original page has (default: "original")
 
 import assert from 'node:assert/strict';
-import { base, run, shot, withPage } from './harness.mjs';
+import { base, fits, looks, run, shot, tabTo, withPage } from './harness.mjs';
+import { check } from './axe.mjs';
 import { solve } from './question.mjs';
 
 const text = process.env.TEXT ?? 'original';
 const url = (path) => new URL(path, base).href;
 
-// Moves by the tabulator until the control of this name has the focus.
-async function tabTo(page, name) {
-  const control = page.getByRole('button', { name, exact: true });
-  for (let presses = 0; presses < 12; presses += 1) {
-    if (await control.evaluate((node) => node === document.activeElement)) return;
-    await page.keyboard.press('Tab');
-  }
-  throw new Error(`${name} is not reached by keyboard`);
-}
-
 const off = { javaScriptEnabled: false };
 
 // With scripts the browser tells where the focus is; the pages have none of their own.
-await run({
+const stories = {
   'a visitor without scripts gets on by a question': () => withPage(off, async (page, context) => {
     const first = await page.goto(url('/some/page?a=1&b=2'));
     assert.equal(first.status(), 403);
@@ -57,7 +48,7 @@ await run({
     await page.goto(url('/page'));
     const focused = () => page.evaluate(() => document.activeElement.id);
     assert.equal(await focused(), 'answer');
-    await tabTo(page, 'Answer a question instead');
+    await tabTo(page, page.getByRole('button', { name: 'Answer a question instead' }));
     await page.keyboard.press('Enter');
     await page.locator('label span').waitFor();
     assert.equal(await focused(), 'answer');
@@ -81,16 +72,60 @@ await run({
     assert.equal(await page.evaluate(() => document.activeElement.id), 'answer');
   }),
 
-  'a small screen in French and in the dark': () => withPage(
+  'a very small screen in French and in the dark': () => withPage(
     { viewport: { width: 320, height: 640 }, locale: 'fr-FR', colorScheme: 'dark' },
     async (page) => {
       await page.goto(url('/page'));
       assert.equal(await page.locator('html').getAttribute('lang'), 'fr');
       assert.match(await page.locator('h1').innerText(), /vous êtes une personne/);
-      const wide = await page.evaluate(() => document.documentElement.scrollWidth);
-      assert.ok(wide <= 320, `${wide} pixels wide`);
+      await fits(page);
       await shot(page, 'captcha-small-french-dark');
       await page.getByRole('button', { name: 'Une autre image' }).click();
       await page.getByRole('button', { name: 'Continuer' }).waitFor();
     }),
-});
+};
+
+for (const [name, options] of Object.entries(looks)) {
+  stories[`complete for everybody: ${name}`] = () => withPage(options, async (page) => {
+    await page.goto(url('/page'));
+    for (const kind of ['picture', 'question']) {
+      await check(page);
+      await fits(page);
+      await shot(page, `captcha-${kind}-${name}`);
+      if (kind === 'picture') await page.locator('button[value=question]').click();
+      await page.locator('label span').waitFor();
+    }
+    await page.locator('#answer').fill('surely wrong');
+    await page.keyboard.press('Enter');
+    await page.getByRole('alert').waitFor();
+    await check(page);
+    await fits(page);
+    await shot(page, `captcha-wrong-${name}`);
+  });
+}
+
+// The last one: nobody of this address gets a captcha after it.
+stories['who guesses on is told to wait'] = () => withPage(
+  { locale: 'fr-FR', viewport: { width: 375, height: 667 } }, async (page) => {
+    page.removeAllListeners('console'); // which says 429
+    let answer = await page.goto(url('/page?a=1'));
+    for (let guesses = 0; answer.status() === 403 && guesses < 20; guesses += 1) {
+      const next = page.waitForResponse('**/.rempart/challenge');
+      await page.locator('#answer').fill('sans doute faux');
+      await page.keyboard.press('Enter');
+      answer = await next;
+      await page.locator('h1').waitFor();
+      if (answer.status() === 403) await page.getByRole('alert').waitFor();
+    }
+    answer = await page.goto(url('/page?a=1'));
+    assert.equal(answer.status(), 429);
+    assert.ok(Number(answer.headers()['retry-after']) > 0);
+    assert.match(await page.locator('main').innerText(), /Temps d’attente\s:\s\d+\s(s|min)/);
+    assert.equal(await page.locator('main a').getAttribute('href'), '/page?a=1');
+    await check(page);
+    await fits(page);
+    await tabTo(page, page.locator('main a'));
+    await shot(page, 'captcha-wait-fr');
+  });
+
+await run(stories);

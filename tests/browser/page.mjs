@@ -5,18 +5,10 @@
 //             `page: { name: Example, logo_file: …, help: { fr: …, en: … } }` is configured
 
 import assert from 'node:assert/strict';
-import { base, run, shot, withPage } from './harness.mjs';
+import { base, fits, looks, run, shot, withPage } from './harness.mjs';
 import { check } from './axe.mjs';
 
 const at = (path) => new URL(path, base).href;
-const looks = {
-  light: { colorScheme: 'light' },
-  dark: { colorScheme: 'dark' },
-  mobile: { viewport: { width: 375, height: 667 }, isMobile: true, hasTouch: true },
-  fr: { locale: 'fr-FR' },
-  ar: { locale: 'ar' },
-};
-
 const stories = {};
 for (const [name, options] of Object.entries(looks)) {
   stories[`proof of work: ${name}`] = () => withPage(options, async (page) => {
@@ -32,12 +24,14 @@ for (const [name, options] of Object.entries(looks)) {
     const help = await page.locator('footer p').first().innerText();
     assert.equal(help, name === 'fr' ? 'Écrivez à aide@example.com' : 'Write to help@example.com');
     await check(page);
+    await fits(page);
     await shot(page, `page-${name}`);
   });
   stories[`refused: ${name}`] = () => withPage(options, async (page) => {
     const answer = await page.goto(at('/blocked'));
     assert.equal(answer.status(), 403);
     await check(page);
+    await fits(page);
     await shot(page, `blocked-${name}`);
   });
 }

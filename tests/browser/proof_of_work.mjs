@@ -6,7 +6,8 @@
 // TEXT        a text that only the original page has (default: "original")
 
 import assert from 'node:assert/strict';
-import { base, run, shot, withPage } from './harness.mjs';
+import { base, fits, run, shot, tabTo, withPage } from './harness.mjs';
+import { check, checkStill } from './axe.mjs';
 
 const text = process.env.TEXT ?? 'original';
 const url = (path) => new URL(path, base).href;
@@ -42,18 +43,16 @@ const without = (name, way, script) => ({
   }),
 });
 
-// Presses Tab until the focus is there.
-async function tabTo(page, selector) {
-  for (let presses = 0; presses < 20; presses++) {
-    await page.keyboard.press('Tab');
-    if (await page.evaluate((selector) => document.activeElement?.matches(selector), selector)) return;
-  }
-  assert.fail(`${selector} is not reached by Tab`);
+// What everybody needs of each page.
+async function complete(page, name) {
+  await check(page);
+  await fits(page);
+  await shot(page, `proof-of-work-${name}`);
 }
 
 await run({
   'a visitor waits and gets the page': () => withPage({}, async (page, context) => {
-    await solve(page, '/some/page?a=1&b=2', { look: () => shot(page, 'proof-of-work-light') });
+    await solve(page, '/some/page?a=1&b=2', { look: () => complete(page, 'light') });
     assert.equal(new URL(page.url()).pathname + new URL(page.url()).search, '/some/page?a=1&b=2');
     const cookies = await context.cookies();
     const clearance = cookies.find((cookie) => cookie.name === (process.env.COOKIE ?? 'rempart_clearance'));
@@ -70,20 +69,18 @@ await run({
   }),
 
   'a fragment survives, in the dark too': () => withPage({ colorScheme: 'dark' }, async (page) => {
-    await solve(page, '/page#part', { look: () => shot(page, 'proof-of-work-dark') });
+    await solve(page, '/page#part', { look: () => complete(page, 'dark') });
     assert.equal(new URL(page.url()).hash, '#part');
   }),
 
   'a telephone, in French': () => withPage(
-    { viewport: { width: 360, height: 640 }, isMobile: true, hasTouch: true, locale: 'fr-FR', reducedMotion: 'reduce' },
+    { viewport: { width: 375, height: 667 }, isMobile: true, hasTouch: true, locale: 'fr-FR', reducedMotion: 'reduce' },
     async (page) => {
       await solve(page, '/page', {
         title: 'Un instant, s’il vous plaît',
         look: async () => {
           assert.equal(await page.getAttribute('html', 'lang'), 'fr');
-          const width = await page.evaluate(() => document.documentElement.scrollWidth);
-          assert.ok(width <= 360, `it is ${width} wide`);
-          await shot(page, 'proof-of-work-mobile-fr');
+          await complete(page, 'mobile-fr');
         },
       });
     }),
@@ -122,6 +119,7 @@ await run({
     for (const way of ['image', 'question']) {
       assert.ok(await page.locator(`button[name=instead][value=${way}]`).isVisible(), way);
     }
+    await checkStill(page, {});
     await shot(page, 'proof-of-work-noscript');
   }),
 
@@ -135,10 +133,10 @@ await run({
     await page.locator('#again').waitFor({ state: 'visible', timeout: 60_000 });
     assert.equal(answers, 3, 'it tries three times');
     assert.equal(await page.locator('[role=status]').innerText(), 'The check did not succeed. Please try again in a moment.');
-    await shot(page, 'proof-of-work-failed');
-    await tabTo(page, '#again');
-    await tabTo(page, 'button[value=image]');
-    await tabTo(page, 'button[value=question]');
+    await complete(page, 'failed');
+    await tabTo(page, page.locator('#again'));
+    await tabTo(page, page.locator('button[value=image]'));
+    await tabTo(page, page.locator('button[value=question]'));
     await page.unroute('**/.rempart/challenge');
     const posted = page.waitForRequest('**/.rempart/challenge');
     await page.keyboard.press('Enter');
@@ -157,7 +155,7 @@ await run({
     assert.match(await page.locator('#say').innerText(), /needs cookies/);
     await page.locator('#again').waitFor({ state: 'visible' });
     assert.equal(await page.locator('#instead').isVisible(), false, 'that needs cookies too');
-    await shot(page, 'proof-of-work-no-cookies');
+    await complete(page, 'no-cookies');
     await page.waitForTimeout(500);
     assert.equal(requests, 1, 'it goes on asking');
   }),

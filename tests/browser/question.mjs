@@ -4,6 +4,10 @@ import { readFileSync } from 'node:fs';
 
 const words = JSON.parse(readFileSync(
   new URL('../../src/challenge/captcha/questions/en.json', import.meta.url), 'utf8'));
+// What is shown of a word that has several spellings.
+const shown = (word) => word.split('|')[0];
+const days = words.days.map(shown);
+const groups = words.groups.map((group) => group.map(shown));
 
 export function solve(question) {
   const number = (word) => words.numbers.findIndex((spellings) => spellings.split('|').includes(word));
@@ -15,7 +19,7 @@ export function solve(question) {
       if (!match) continue;
       const value = Object.fromEntries(names.map((name, index) => [name, match[index + 1]]));
       const row = value.row?.split(words.separator);
-      const group = (word) => words.groups.findIndex((group) => group.includes(word));
+      const group = (word) => groups.findIndex((group) => group.includes(word));
       switch (form) {
         case 'sum': return String(number(value.a) + number(value.b));
         case 'nth': return row[number(value.a) - 1];
@@ -24,7 +28,7 @@ export function solve(question) {
         case 'largest': return String(Math.max(...row.map(number)));
         case 'smallest': return String(Math.min(...row.map(number)));
         case 'odd': return row.find((word) => row.filter((other) => group(other) === group(word)).length === 1);
-        case 'next': return words.days[(words.days.indexOf(row[1]) + 1) % 7];
+        case 'next': return days[(days.indexOf(row[1]) + 1) % 7];
         case 'letter': return value.word.at(-1);
       }
     }

@@ -5,12 +5,20 @@
 // PROVIDER  as in the configuration
 
 import assert from 'node:assert/strict';
-import { base, run, shot, withPage } from './harness.mjs';
+import { base, fits, run, shot, tabTo, withPage } from './harness.mjs';
+import { check, checkStill } from './axe.mjs';
 
 const provider = process.env.PROVIDER ?? 'turnstile';
 const french = { locale: 'fr-FR', viewport: { width: 375, height: 667 } };
 const open = (page, path) => page.goto(new URL(path, base).href);
 const other = (page) => page.locator('button[name=instead][value=image]:visible');
+
+// What everybody needs of each page.
+async function complete(page, name) {
+  await check(page);
+  await fits(page);
+  await shot(page, `third-party-${name}`);
+}
 
 const stories = {
   'the widget opens the page': () => withPage({}, async (page, context) => {
@@ -18,7 +26,7 @@ const stories = {
     if (provider !== 'recaptcha_v3') {
       // By keyboard alone.
       await page.locator('#human').waitFor();
-      await shot(page, `third-party-${provider}`);
+      await complete(page, provider);
       await page.locator('#human').focus();
       await page.keyboard.press('Space');
     }
@@ -38,19 +46,24 @@ if (provider === 'turnstile') {
       await other(page).waitFor({ timeout: 30_000 });
       assert.match(await page.locator('#say').innerText(), /autre chemin/);
       assert.equal(await page.locator('#go').isDisabled(), true);
-      await shot(page, 'third-party-blocked');
+      await complete(page, 'blocked');
     }),
 
     'a silent script leaves another way': () => withPage({ colorScheme: 'dark' }, async (page) => {
       await page.route('**/api.js*', (route) => route.fulfill({ contentType: 'text/javascript', body: '' }));
       await open(page, '/page');
       await other(page).waitFor({ timeout: 30_000 });
+      await complete(page, 'silent-dark');
+      await tabTo(page, other(page));
+      await page.keyboard.press('Enter');
+      await page.locator('#picture').waitFor();
     }),
 
     'no JavaScript leaves another way': () => withPage({ javaScriptEnabled: false }, async (page) => {
       await open(page, '/page');
       await other(page).waitFor({ timeout: 30_000 });
       assert.equal(await page.locator('#third').isVisible(), false);
+      await checkStill(page, {});
       await shot(page, 'third-party-noscript');
     }),
 
@@ -60,6 +73,7 @@ if (provider === 'turnstile') {
       });
       await open(page, '/page');
       assert.match(await page.locator('#say').innerText(), /needs cookies/);
+      await complete(page, 'no-cookies');
     }),
   });
 }

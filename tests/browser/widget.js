@@ -13,9 +13,13 @@
       var box = document.createElement('input');
       box.type = 'checkbox';
       box.id = 'human';
-      box.setAttribute('aria-label', 'I am human');
       box.onchange = function () { options.callback(token); };
-      element(where).appendChild(box);
+      box.style.cssText = 'width:1.5rem;height:1.5rem;margin:0';
+      var label = document.createElement('label');
+      label.style.cssText = 'display:flex;gap:.75rem;align-items:center;padding:1rem;border:1px solid #7a8599';
+      label.appendChild(box);
+      label.appendChild(document.createTextNode('I am human (the tests’ widget)'));
+      element(where).appendChild(label);
       return 'widget-1';
     },
     ready: function (then) { then(); },

@@ -1,5 +1,7 @@
 //! The challenge: a page that a browser solves, a cookie that opens, and nothing else that does.
 
+#![allow(clippy::float_cmp)] // Counters.
+
 use crate::harness::{Edge, Nginx, Upstream, file, tools, upstream::drain};
 use std::{net::SocketAddr, process::Command};
 

@@ -1,5 +1,7 @@
 //! Who gets what: a challenged browser sees a page, and no program ever does.
 
+#![allow(clippy::float_cmp, clippy::cast_precision_loss)] // Counters.
+
 use crate::harness::{Curl, Edge, Upstream, raw, tools};
 
 const CHROME: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,image/webp,*/*;q=0.8";

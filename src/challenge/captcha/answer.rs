@@ -3,7 +3,7 @@
 //! A ticket holds a random salt and an HMAC-SHA-256 of salt, kind of puzzle and answer under a key of
 //! its own, cut to 128 bits. Whoever has the ticket and not the key can try no answer on it.
 
-use super::question::numbers;
+use super::question::{numbers, spellings};
 use icu_normalizer::DecomposingNormalizerBorrowed;
 use ring::hmac;
 use verdict::ticket::{Detail, Kind};
@@ -94,27 +94,53 @@ pub fn of_picture(text: &str) -> String {
         .collect()
 }
 
-/// An answer in words: without case, diacritics, blanks and punctuation; numbers as digits, in whichever
-/// of our languages they were written.
+/// An answer in words: without case, diacritics, articles, blanks and punctuation; numbers as digits, in
+/// whichever of our languages they were written, and of several spellings always the same one.
 #[must_use]
 pub fn in_words(text: &str) -> String {
-    let folded = fold(text);
-    if let Some(number) = numbers().get(&folded) {
+    let plain = plain(text);
+    if let Some(number) = numbers().get(&plain) {
         return number.to_string();
     }
-    if folded.bytes().all(|byte| byte.is_ascii_digit()) {
-        let number = folded.trim_start_matches('0');
-        return if number.is_empty() && !folded.is_empty() {
+    if plain.bytes().all(|byte| byte.is_ascii_digit()) {
+        let number = plain.trim_start_matches('0');
+        return if number.is_empty() && !plain.is_empty() {
             "0"
         } else {
             number
         }
         .to_owned();
     }
-    folded
+    spellings().get(&plain).cloned().unwrap_or(plain)
 }
 
-/// As [`in_words`], but numbers stay as they were written.
+/// Articles of our languages, which somebody may put before a word.
+const ARTICLES: [&str; 32] = [
+    "the", "a", "an", "le", "la", "les", "un", "une", "des", "der", "die", "das", "den", "ein",
+    "eine", "einen", "el", "los", "las", "una", "uno", "il", "lo", "i", "gli", "o", "os", "as",
+    "um", "uma", "de", "het",
+];
+
+/// As [`in_words`], but numbers and words stay as they were spelled.
+#[must_use]
+pub fn plain(text: &str) -> String {
+    let text = text.trim();
+    let elided = text.split_once(['\'', '’']);
+    let is_elided = |before: &str| ["l", "L", "un", "Un"].contains(&before);
+    let rest = match (text.split_once(char::is_whitespace), elided) {
+        (Some((first, rest)), _) if ARTICLES.contains(&&*first.to_lowercase()) => rest,
+        (_, Some((first, rest))) if is_elided(first) => rest,
+        _ => text,
+    };
+    let folded = fold(rest);
+    // In Arabic it is written together with the word. That makes two of Monday, which is the second.
+    match folded.trim_start_matches("ال") {
+        "" => folded,
+        word => word.to_owned(),
+    }
+}
+
+/// Without case, diacritics, blanks and punctuation.
 #[must_use]
 pub fn fold(text: &str) -> String {
     let mut folded = String::new();
@@ -231,12 +257,43 @@ mod tests {
             ("Wróbel", "wrobel"),
             ("żółw", "zolw"),
             ("؟ تُفَّاحَة", "تفاحه"),
+            ("la mesa", "mesa"),
+            ("The Lion", "lion"),
+            ("l’armoire", "armoire"),
+            ("L'ascia", "ascia"),
+            (" Ein  Hund", "hund"),
+            ("het paard", "paard"),
+            ("o cavalo", "cavalo"),
+            ("الكلب", "كلب"),
+            ("the 15", "15"),
+            ("a", "a"),
+            ("la", "la"),
+            ("ال", "ال"),
             ("", ""),
             ("?!", ""),
         ] {
             assert_eq!(in_words(given), meant, "{given}");
         }
         assert_ne!(in_words("か"), in_words("が"));
+        for (given, shown) in [
+            ("日曜", "日曜日"),
+            ("にちようび", "日曜日"),
+            ("猫", "ねこ"),
+            ("ネコ", "ねこ"),
+            ("周日", "星期日"),
+            ("星期天", "星期日"),
+            ("馬", "马"),
+            ("gray", "grey"),
+            ("sock", "socks"),
+            ("Tues.", "Tuesday"),
+            ("segunda", "segunda-feira"),
+            ("2ª feira", "segunda-feira"),
+            ("Sonnabend", "Samstag"),
+            ("el guante", "guantes"),
+        ] {
+            assert_eq!(in_words(given), in_words(shown), "{given}");
+        }
+        assert_ne!(in_words("日曜"), in_words("月曜"));
     }
 
     #[test]

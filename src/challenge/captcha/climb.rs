@@ -1,12 +1,13 @@
 //! How a captcha's ticket is answered, which is unlike others': once, right or wrong, with a new one for who
 //! was wrong; and how one is had in place of another puzzle.
 
-use super::{Notice, too_many};
+use super::Notice;
 use crate::{
     challenge::{Answer, Challenge, Challenges, Outcome, Settled, Visit, misplaced},
     reply::Reply,
 };
 use http::StatusCode;
+use std::time::Duration;
 use verdict::ticket::{Kind, Opened, Ticket};
 
 /// What is answered, and what is counted.
@@ -42,8 +43,7 @@ impl Challenges {
         match misplaced(ticket, visit) {
             Some(Outcome::Expired) if is_captcha(ticket.kind) => {
                 let kind = wanted.unwrap_or(ticket.kind);
-                let late = Some(Notice::Late);
-                return Some(self.another(visit, ticket, kind, late, Outcome::Expired));
+                return Some(self.again(visit, ticket, kind, Notice::Late));
             }
             Some(_) => return None,
             None => {}
@@ -67,10 +67,7 @@ impl Challenges {
         // Of a captcha that was answered, nothing is left but the wish to see another one.
         let notice = spent.then_some(Notice::Used);
         if let Err(wait) = self.captcha.instead.take(visit) {
-            return (
-                too_many(visit, wait),
-                Some(Settled::new(ticket.worth, Outcome::TooMany)),
-            );
+            return self.refused(visit, ticket, wait);
         }
         self.another(visit, ticket, kind, notice, Outcome::Issued)
     }
@@ -86,14 +83,11 @@ impl Challenges {
         let ticket = &opened.ticket;
         let captcha = &self.captcha;
         if let Some(wait) = captcha.wrong.wait(visit) {
-            return (
-                too_many(visit, wait),
-                Some(Settled::new(ticket.worth, Outcome::TooMany)),
-            );
+            return self.refused(visit, ticket, wait);
         }
         // Before it is looked at: many answers at once are one answer.
         if !self.spent.fail(ticket.id, ticket.expires, visit.now) {
-            return self.again(visit, ticket, Notice::Used);
+            return self.again(visit, ticket, ticket.kind, Notice::Used);
         }
         if let Err(outcome) = captcha.check(visit, opened, answer).await {
             captcha.wrong.count(visit);
@@ -101,7 +95,7 @@ impl Challenges {
         }
         self.spent.keep(ticket.id, ticket.expires, visit.now);
         if ticket.kind == Kind::Question && captcha.questions.take(visit).is_err() {
-            return self.again(visit, ticket, Notice::NoQuestions);
+            return self.again(visit, ticket, ticket.kind, Notice::NoQuestions);
         }
         match self.cleared(visit, answer, ticket) {
             Ok(reply) => (reply, Some(self.solved(visit, ticket))),
@@ -112,8 +106,19 @@ impl Challenges {
         }
     }
 
-    fn again(&self, visit: &Visit<'_>, ticket: &Ticket, notice: Notice) -> Answered {
-        self.another(visit, ticket, ticket.kind, Some(notice), notice.outcome())
+    /// Another one for a ticket that was not looked at; of those, a visitor has so many.
+    fn again(&self, visit: &Visit<'_>, ticket: &Ticket, kind: Kind, notice: Notice) -> Answered {
+        match self.captcha.instead.take(visit) {
+            Ok(()) => self.another(visit, ticket, kind, Some(notice), notice.outcome()),
+            Err(wait) => self.refused(visit, ticket, wait),
+        }
+    }
+
+    fn refused(&self, visit: &Visit<'_>, ticket: &Ticket, wait: Duration) -> Answered {
+        (
+            self.captcha.too_many(visit, wait),
+            Some(Settled::new(ticket.worth, Outcome::TooMany)),
+        )
     }
 
     fn another(
@@ -127,8 +132,10 @@ impl Challenges {
         let reply = self
             .captcha
             .show(visit, ticket.worth, &self.common, kind, notice)
-            .map(|reply| self.marked(reply, visit))
-            .unwrap_or_else(|| Reply::refusal(StatusCode::FORBIDDEN, visit.request_id, visit.html));
+            .map_or_else(
+                || Reply::refusal(StatusCode::FORBIDDEN, visit.request_id, visit.html),
+                |reply| self.marked(reply, visit),
+            );
         (reply, Some(Settled::new(ticket.worth, outcome)))
     }
 }

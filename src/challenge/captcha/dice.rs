@@ -1,5 +1,5 @@
 //! Chance: for what must not be guessed straight from the system, for the rest from a generator that is
-//! seeded there and costs next to nothing (SplitMix64: Steele, Lea, Flood, 2014).
+//! seeded there and costs next to nothing (`SplitMix64`: Steele, Lea, Flood, 2014).
 
 use ring::rand::{SecureRandom, SystemRandom};
 

@@ -10,6 +10,7 @@ pub type Stroke = (bool, &'static [(i8, i8)]);
 
 /// The strokes of a character; none for one that is not in the alphabet.
 #[must_use]
+#[allow(clippy::too_many_lines)] // a list
 pub fn strokes(character: u8) -> &'static [Stroke] {
     match character {
         b'A' => &[

@@ -1,11 +1,11 @@
 //! Pictures that were drawn ahead, so that no request waits for a drawing, and no flood of requests makes
-//! this process draw.
+//! this process draw more than it set aside for that.
 //!
 //! Each is handed out once for as long as there are new ones. [`Pool::fill`] draws more, at a bounded rate
 //! that is a few per cent of one core, once the first was asked for: an edge that shows no captcha draws
-//! none. When a flood outruns it, the last [`KEPT`] are handed out again, at random. What an
-//! attacker has of that: a text that it paid a person to read may be the answer to a few more tickets
-//! that show the very same picture, for the seconds until newer pictures have pushed it out.
+//! none. When a flood outruns it, the last [`KEPT`] are handed out again, at random, until each was
+//! shown [`SHOWN`] times; then there is none until the next is drawn. So a text that an attacker read once
+//! is the answer to [`SHOWN`] tickets at most, and only while there is a flood.
 
 use super::{
     dice::{Dice, Secret},
@@ -34,8 +34,11 @@ const KEPT: usize = 256;
 /// Drawn while the first who asks waits.
 const FIRST: usize = 4;
 
-/// Between two drawings: 50 a second at most.
-const PAUSE: Duration = Duration::from_millis(20);
+/// Tickets that one picture is shown with, at most.
+const SHOWN: u8 = 8;
+
+/// Between two drawings: 25 a second at most, which is 4 % of a core at 1.7 ms each.
+const PAUSE: Duration = Duration::from_millis(40);
 
 /// A picture, and what it says.
 #[derive(Clone, Debug)]
@@ -71,7 +74,10 @@ pub struct Pool {
 #[derive(Debug, Default)]
 struct Shelf {
     new: VecDeque<Arc<Picture>>,
-    old: VecDeque<Arc<Picture>>,
+    /// With how many tickets each was shown.
+    old: VecDeque<(Arc<Picture>, u8)>,
+    /// Whether the first were drawn.
+    asked: bool,
     chance: u64,
 }
 
@@ -86,23 +92,23 @@ impl Pool {
         }
     }
 
-    /// A picture; `None` only where the system gives no random bytes. Who asks first waits for a few
-    /// to be drawn, and nobody after.
+    /// A picture; `None` where all were shown often enough, or the system gives no random bytes. Who asks
+    /// first waits for a few to be drawn, and nobody after.
     #[must_use]
     pub fn take(&self) -> Option<Arc<Picture>> {
-        let mut shelf = self.shelf.lock();
-        if shelf.new.is_empty() && shelf.old.is_empty() {
+        let mut pictures = self.shelf.lock();
+        if !std::mem::replace(&mut pictures.asked, true) {
             let first = (0..FIRST).filter_map(|_| Picture::draw());
-            shelf.new.extend(first.map(Arc::new));
+            pictures.new.extend(first.map(Arc::new));
         }
-        let Some(picture) = shelf.new.pop_front() else {
-            return shelf.again();
+        let Some(picture) = pictures.new.pop_front() else {
+            return pictures.again();
         };
-        if shelf.old.len() >= KEPT {
-            shelf.old.pop_front();
+        if pictures.old.len() >= KEPT {
+            pictures.old.pop_front();
         }
-        shelf.old.push_back(Arc::clone(&picture));
-        drop(shelf);
+        pictures.old.push_back((Arc::clone(&picture), 1));
+        drop(pictures);
         self.wanted.notify_one();
         Some(picture)
     }
@@ -132,7 +138,16 @@ impl Pool {
     }
 
     fn was_asked(&self) -> bool {
-        !self.shelf.lock().old.is_empty()
+        self.shelf.lock().asked
+    }
+
+    /// What a picture says that was handed out a while ago at most.
+    #[cfg(test)]
+    pub fn text_of(&self, data: &str) -> Option<String> {
+        let pictures = self.shelf.lock();
+        let mut old = pictures.old.iter().map(|(picture, _)| picture);
+        let found = old.find(|picture| picture.data == data);
+        found.map(|picture| picture.text.clone())
     }
 
     #[cfg(test)]
@@ -147,15 +162,21 @@ impl Shelf {
         let length = u64::try_from(self.old.len()).ok()?;
         let mut dice = Dice::new(self.chance);
         self.chance = dice.number();
-        let index = self.chance.checked_rem(length)?;
-        self.old.get(usize::try_from(index).ok()?).map(Arc::clone)
+        let index = usize::try_from(self.chance.checked_rem(length)?).ok()?;
+        let (picture, shown) = self.old.get_mut(index)?;
+        *shown = shown.saturating_add(1);
+        let picture = Arc::clone(picture);
+        if *shown >= SHOWN {
+            self.old.remove(index);
+        }
+        Some(picture)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::HashSet;
+    use std::collections::{HashMap, HashSet};
 
     #[test]
     fn a_picture_is_small_and_says_what_can_be_drawn() {
@@ -169,12 +190,38 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_is_served_from_what_there_is() {
+    fn a_flood_shows_each_picture_a_few_times_and_draws_none() {
         let pool = Pool::new();
-        let texts: HashSet<_> = (0..10_000)
-            .map(|_| pool.take().unwrap().text.clone())
-            .collect();
-        assert_eq!(texts.len(), FIRST);
+        let mut shown: HashMap<String, u8> = HashMap::new();
+        let mut none = 0;
+        for _ in 0..10_000 {
+            match pool.take() {
+                Some(picture) => *shown.entry(picture.data.clone()).or_default() += 1,
+                None => none += 1,
+            }
+        }
+        assert_eq!(shown.len(), FIRST);
+        assert!(shown.values().all(|times| *times == SHOWN), "{shown:?}");
+        assert_eq!(none, 10_000 - FIRST * usize::from(SHOWN));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_that_goes_on_gets_what_is_drawn_meanwhile() {
+        let pool = Arc::new(Pool::new());
+        pool.fill(&Handle::current());
+        while pool.take().is_some() {}
+        let mut shown: HashMap<String, u8> = HashMap::new();
+        let start = tokio::time::Instant::now();
+        while start.elapsed() < Duration::from_secs(10) {
+            while let Some(picture) = pool.take() {
+                *shown.entry(picture.data.clone()).or_default() += 1;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        // 25 a second.
+        assert!((200..=260).contains(&shown.len()), "{}", shown.len());
+        assert!(shown.values().all(|times| *times <= SHOWN));
+        assert!(shown.values().filter(|times| **times == SHOWN).count() > 190);
     }
 
     #[tokio::test(start_paused = true)]

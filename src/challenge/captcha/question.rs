@@ -8,7 +8,7 @@ use super::{answer, dice::Secret};
 use crate::challenge::page::language::LANGUAGES;
 use serde::Deserialize;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::LazyLock,
 };
 
@@ -26,9 +26,13 @@ pub struct Question {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Words {
-    /// From zero on; other spellings after a `|`.
+    /// From zero on. In all lists, other spellings that count as the same stand after a `|`: of numbers
+    /// they are kept here, of words and days in `spellings`.
     numbers: Vec<String>,
     days: Vec<String>,
+    /// Words and days that have more than one spelling.
+    #[serde(skip)]
+    spellings: Vec<Vec<String>>,
     /// Each of things that belong together, and with nothing in another group.
     groups: Vec<Vec<String>>,
     separator: String,
@@ -77,7 +81,7 @@ static ALL: LazyLock<Vec<(&'static str, Words)>> = LazyLock::new(|| {
         ("zh", include_str!("questions/zh.json")),
     ];
     // A test parses them all.
-    let parse = |(tag, json)| Some((tag, serde_json::from_str(json).ok()?));
+    let parse = |(tag, json)| Some((tag, Words::parse(json)?));
     files.into_iter().filter_map(parse).collect()
 });
 
@@ -97,6 +101,35 @@ static NUMBERS: LazyLock<HashMap<String, usize>> = LazyLock::new(|| {
 #[must_use]
 pub fn numbers() -> &'static HashMap<String, usize> {
     &NUMBERS
+}
+
+/// What words that have several spellings are taken for, folded: the first, in their order, of all that
+/// are the same in some language. That is as good in the others, where all are answers, or none.
+static SPELLINGS: LazyLock<HashMap<String, String>> = LazyLock::new(|| {
+    let mut classes: Vec<BTreeSet<String>> = Vec::new();
+    for spellings in ALL.iter().flat_map(|(_, words)| &words.spellings) {
+        let mut class: BTreeSet<_> = spellings.iter().map(|text| answer::plain(text)).collect();
+        let (same, others): (Vec<_>, Vec<_>) = std::mem::take(&mut classes)
+            .into_iter()
+            .partition(|known| !known.is_disjoint(&class));
+        class.extend(same.into_iter().flatten());
+        classes = others;
+        classes.push(class);
+    }
+    let mut meant = HashMap::new();
+    for class in classes {
+        let Some(first) = class.first().cloned() else {
+            continue;
+        };
+        meant.extend(class.into_iter().map(|spelling| (spelling, first.clone())));
+    }
+    meant
+});
+
+/// What words that have several spellings are taken for, folded.
+#[must_use]
+pub fn spellings() -> &'static HashMap<String, String> {
+    &SPELLINGS
 }
 
 /// Makes a question up, in the language of this index in [`LANGUAGES`], or in English where there are no
@@ -124,6 +157,22 @@ pub fn ask(language: usize) -> Option<Question> {
 type Made = (Vec<(&'static str, String)>, String);
 
 impl Words {
+    fn parse(json: &str) -> Option<Self> {
+        let mut words: Self = serde_json::from_str(json).ok()?;
+        for word in words
+            .days
+            .iter_mut()
+            .chain(words.groups.iter_mut().flatten())
+        {
+            let spellings: Vec<_> = word.split('|').map(str::to_owned).collect();
+            word.clone_from(spellings.first()?);
+            if spellings.len() > 1 {
+                words.spellings.push(spellings);
+            }
+        }
+        Some(words)
+    }
+
     /// What goes into the text of a question, and its answer.
     fn make(&self, form: Form, chance: &mut Secret) -> Option<Made> {
         match form {

@@ -2,6 +2,9 @@
 //! question. Each is a token bucket (GCRA) in a table of bounded size that attackers can't aim at
 //! ([`KeyTable`]). Unlike in `verdict`'s buckets, looking takes nothing: what is counted is only known
 //! once an answer was looked at.
+//!
+//! A network's bound need not lock out who did nothing ([`Allowance::forbearing`]): one bad neighbour would
+//! lock out all others.
 
 use crate::challenge::Visit;
 use std::{sync::Arc, time::Duration};
@@ -19,6 +22,7 @@ const MAX_NETWORKS: u32 = 32_768;
 pub struct Tries {
     clients: Buckets,
     networks: Buckets,
+    forbearing: bool,
 }
 
 /// How many a client and a network may have at once, and in how long that many come anew.
@@ -27,6 +31,8 @@ pub struct Allowance {
     pub client: u32,
     pub network: u32,
     pub period: Duration,
+    /// Whether a client none of whose own is counted still has one when its network has none left.
+    pub forbearing: bool,
 }
 
 impl Tries {
@@ -37,11 +43,13 @@ impl Tries {
             client,
             network,
             period,
+            forbearing,
         } = allowance;
         let table = |of: Option<&Buckets>, keys| {
             of.map_or_else(|| Arc::new(KeyTable::new(keys)), |of| Arc::clone(&of.table))
         };
         Self {
+            forbearing,
             clients: Buckets::new(
                 table(previous.map(|previous| &previous.clients), MAX_CLIENTS),
                 client,
@@ -59,14 +67,18 @@ impl Tries {
     #[must_use]
     pub fn wait(&self, visit: &Visit<'_>) -> Option<Duration> {
         let now = time(visit);
-        let client = self
-            .clients
-            .wait(self.clients.table.key(&visit.client), now);
+        let own = self.clients.table.key(&visit.client);
         let network = || {
-            self.networks
-                .wait(self.networks.table.key(&visit.network), now)
+            let wait = self
+                .networks
+                .wait(self.networks.table.key(&visit.network), now)?;
+            if !self.forbearing {
+                return Some(wait);
+            }
+            let clean = self.clients.clean(own, now)?;
+            Some(wait.min(clean))
         };
-        client.or_else(network)
+        self.clients.wait(own, now).or_else(network)
     }
 
     /// Counts one.
@@ -92,13 +104,11 @@ impl Tries {
     /// # Errors
     /// How long until there is.
     pub fn take(&self, visit: &Visit<'_>) -> Result<(), Duration> {
-        match self.wait(visit) {
-            Some(wait) => Err(wait),
-            None => {
-                self.count(visit);
-                Ok(())
-            }
+        if let Some(wait) = self.wait(visit) {
+            return Err(wait);
         }
+        self.count(visit);
+        Ok(())
     }
 }
 
@@ -143,6 +153,14 @@ impl Buckets {
             .map(Duration::from_nanos)
     }
 
+    /// How long until nothing is counted of it; `None` when nothing is.
+    fn clean(&self, key: KeyHash, now: Nanos) -> Option<Duration> {
+        let debt = self
+            .table
+            .update(key, now, |arrival| (self.debt(arrival, now), None));
+        Some(Duration::from_nanos(debt)).filter(|debt| !debt.is_zero())
+    }
+
     fn give_back(&self, key: KeyHash, now: Nanos) {
         self.table.update(key, now, |arrival| {
             let debt = self.debt(arrival, now).saturating_sub(self.interval);
@@ -171,6 +189,7 @@ mod tests {
             client: 10,
             network: 100,
             period: Duration::from_secs(600),
+            forbearing: false,
         };
         Tries::new(allowance, None)
     }
@@ -220,6 +239,35 @@ mod tests {
     }
 
     #[test]
+    fn bad_neighbours_lock_nobody_out_who_did_nothing() {
+        let tries = Tries {
+            forbearing: true,
+            ..tries()
+        };
+        let client = |n: u32, now: u64| Visit {
+            client: network(&format!("198.51.100.{n}")),
+            now: visit().now + now,
+            ..visit()
+        };
+        for n in 0..100 {
+            assert_eq!(tries.take(&client(n / 10, 0)), Ok(()), "{n}");
+        }
+        // Who was wrong a little shares the network's bound: 6 s until there is one left for all.
+        tries.count(&client(50, 0));
+        let wait = tries.take(&client(50, 0)).unwrap_err();
+        assert_eq!(wait, Duration::from_secs(6));
+        // Who did nothing has one, and then waits like the others.
+        assert_eq!(tries.take(&client(51, 0)), Ok(()));
+        assert!(tries.take(&client(51, 0)).is_err());
+        // However bad the network is, what is one's own is over after a minute.
+        for _ in 0..1000 {
+            tries.count(&client(7, MINUTES));
+        }
+        assert_eq!(tries.take(&client(51, MINUTES)), Ok(()));
+        assert!(tries.take(&client(7, MINUTES)).is_err());
+    }
+
+    #[test]
     fn a_clock_that_is_set_back_locks_nobody_out_for_long() {
         let tries = tries();
         let day = 24 * 60 * MINUTES;
@@ -255,6 +303,7 @@ mod tests {
             client: 20,
             network: 200,
             period: Duration::from_secs(600),
+            forbearing: false,
         };
         let after = Tries::new(allowance, Some(&before));
         assert!(after.wait(&visit()).is_some());

@@ -174,6 +174,7 @@ fn what_is_not_ours_is_the_applications() {
 }
 
 #[test]
+#[allow(clippy::too_many_lines)] // a table
 fn only_forms_of_this_site_are_kept() {
     let replays = replays(64);
     let length = ("content-length", "7");

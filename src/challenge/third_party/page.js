@@ -62,6 +62,7 @@
         });
       }
     } catch (e) { blocked(); }
+    if (data.provider !== 'recaptcha_v3' && element('other').hidden) say('');
     setTimeout(function () { offer(data.stuck); }, 20000);
   };
 

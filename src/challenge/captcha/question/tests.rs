@@ -29,6 +29,16 @@ fn every_language_has_its_words() {
             assert!(!folded.is_empty(), "{tag}: {word}");
             assert!(known.insert(folded), "{tag}: {word} stands there twice");
         }
+        let days: HashSet<_> = words.days.iter().map(|day| answer::in_words(day)).collect();
+        assert_eq!(days.len(), 7, "{tag}: {days:?}");
+        // No word is a number, in whichever language: one would do for the other.
+        for spelling in words.groups.iter().chain(&words.spellings).flatten() {
+            assert!(!spelling.contains('|') && !spelling.is_empty());
+            assert!(
+                !numbers().contains_key(&answer::plain(spelling)),
+                "{tag}: {spelling}"
+            );
+        }
     }
 }
 
@@ -144,6 +154,38 @@ fn a_question_is_short_and_seldom_the_same() {
             assert!(text.chars().count() < 180, "{text}");
             assert!(!text.contains(['{', '}', '|', '<', '&']), "{text}");
         }
+    }
+}
+
+#[test]
+fn other_spellings_are_taken_for_the_one_that_is_shown() {
+    let mut several = 0;
+    for (_, words) in ALL.iter() {
+        for spellings in &words.spellings {
+            let shown = answer::in_words(&spellings[0]);
+            assert!(
+                spellings
+                    .iter()
+                    .all(|other| answer::in_words(other) == shown)
+            );
+            assert_eq!(answer::in_words(&shown), shown);
+            several += 1;
+        }
+    }
+    assert!(several > 90, "{several}");
+}
+
+#[test]
+fn french_questions_are_set_as_french_is() {
+    let (_, french) = ALL.iter().find(|(tag, _)| *tag == "fr").unwrap();
+    for text in french.ask.values().flatten() {
+        assert!(text.ends_with("\u{202f}?"), "{text}");
+        for (sign, before) in [(':', '\u{a0}'), ('»', '\u{a0}')] {
+            for (place, _) in text.match_indices(sign) {
+                assert!(text[..place].ends_with(before), "{text}");
+            }
+        }
+        assert!(!text.contains('\''), "{text}");
     }
 }
 
