@@ -3,3 +3,7 @@
 //!
 //! Linux alone. What the figures mean is `verdict`'s to say; who is banned, and until when, is the
 //! proxy's ban table.
+
+pub mod counters;
+pub mod half_open;
+pub mod host;
