@@ -32,7 +32,9 @@ pub(super) fn config(token: Option<&str>) -> Config {
             trusted_proxies: Vec::new(),
             prefix: PrefixLengths::CLIENT,
         },
+        pressure: None,
         connections: model::Connections {
+            under_pressure: None,
             per_client: None,
             rate_per_client: None,
             total: NonZeroU32::MIN,
@@ -83,6 +85,7 @@ pub(super) async fn start(token: Option<&str>) -> Running {
         bans: Arc::clone(&bans),
         revoked: Arc::clone(&revoked),
         metrics: Arc::new(Metrics::new()),
+        pressure: Arc::default(),
         readiness: is_ready,
         upstreams: Box::new(|| json!({ "app": { "healthy": 1 } })),
     };

@@ -5,7 +5,7 @@ use super::{
     addresses,
     connections::count,
     decode::{self, Context, Fields, hint, quote, text},
-    files,
+    files, pressure,
     problem::Place,
     units::LARGEST_AMOUNT,
     yaml::{self, Kind, Node},
@@ -16,6 +16,7 @@ use verdict::{
     decision::{Action, CARRIED},
     expression::Expression,
     policy::{KeyPart, LimitKind, LimitSpec, ListSpec, RouteSpec, RuleSpec},
+    pressure::States,
 };
 
 /// Tables are allocated as they fill; 32 bytes a key.
@@ -237,6 +238,11 @@ fn limit(ctx: &mut Context, name: Arc<str>, node: &Node) -> Option<LimitSpec> {
         ctx.limits_by_risk.push(fields.key_place("over").clone());
     }
     let cleared = cleared(ctx, &mut fields, over);
+    let during = fields.optional(ctx, "while", pressure::states);
+    if bulkhead && concurrent {
+        let whose = "a limit of clients; a bulkhead protects the upstream at all times";
+        refuse(ctx, &mut fields, "while", whose);
+    }
     let mode = fields.or(ctx, "mode", "enforce", actions::mode);
     let all = fields.or(ctx, "all", "false", decode::flag);
     let max_keys = fields.or(ctx, "max_keys", "1000000", decode::whole(1..=MAXIMUM_KEYS));
@@ -249,6 +255,7 @@ fn limit(ctx: &mut Context, name: Arc<str>, node: &Node) -> Option<LimitSpec> {
         over,
         cleared: cleared?,
         mode: mode?,
+        during: during?.unwrap_or(States::NONE),
         all: all?,
         max_keys: max_keys?,
     })
