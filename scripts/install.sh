@@ -87,7 +87,8 @@ build() {
 tests() {
     # nginx and promtool come in packages that hold services as well; see apt_for.
     apt_for curl=curl nginx=nginx-light promtool=prometheus chromium=chromium \
-        openssl=openssl python3=python3 slowhttptest=slowhttptest
+        openssl=openssl python3=python3 slowhttptest=slowhttptest \
+        ip=iproute2 hping3=hping3 tcpdump=tcpdump sysctl=procps
     python3 -c 'import ensurepip, venv' 2>/dev/null || apt_for no-such-program=python3-venv
     mkdir -p .tools
     unless_done .tools/python.stamp tests/requirements.txt python_packages
