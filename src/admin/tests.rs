@@ -169,7 +169,7 @@ async fn the_api_needs_the_token() {
         (Some("0123456789abcdef0123456789abcdef0"), 401),
         (Some(TOKEN), 200),
     ] {
-        for path in ["GET /api/bans", "GET /api/config"] {
+        for path in ["GET /api/bans", "GET /api/pressure", "GET /api/config"] {
             let (status, head, _) = running.ask(path, token, "").await;
             assert_eq!(status, expected, "{path} {token:?}");
             assert_eq!(head.contains("www-authenticate: bearer"), expected == 401);
