@@ -24,6 +24,9 @@ fn good() -> Host {
     }
 }
 
+/// What advice is expected once the host is changed like this.
+type Case = (&'static str, fn(&mut Host));
+
 fn names(host: &Host) -> Vec<&'static str> {
     host.advise(NEEDS)
         .iter()
@@ -39,20 +42,20 @@ fn a_good_host_and_one_that_says_nothing_need_nothing() {
 
 #[test]
 fn each_setting_that_is_off_is_advised_on_alone() {
-    let cases: [(&str, fn(&mut Host)); 11] = [
+    let cases: [Case; 11] = [
         ("net.ipv4.tcp_syncookies", |host| host.syncookies = Some(2)),
         ("net.core.somaxconn", |host| host.somaxconn = Some(128)),
         ("net.ipv4.tcp_synack_retries", |host| {
-            host.synack_retries = Some(5)
+            host.synack_retries = Some(5);
         }),
         ("net.ipv4.tcp_abort_on_overflow", |host| {
-            host.abort_on_overflow = Some(1)
+            host.abort_on_overflow = Some(1);
         }),
         ("open files (hard limit)", |host| {
-            host.open_files = Some(1024)
+            host.open_files = Some(1024);
         }),
         ("net.core.netdev_max_backlog", |host| {
-            host.netdev_dropped = Some(1)
+            host.netdev_dropped = Some(1);
         }),
         ("net.netfilter.nf_conntrack_max", |host| {
             host.conntrack = Some(Conntrack {
@@ -67,10 +70,10 @@ fn each_setting_that_is_off_is_advised_on_alone() {
             });
         }),
         ("net.ipv4.ip_local_port_range", |host| {
-            host.local_ports = Some((50_000, 60_000))
+            host.local_ports = Some((50_000, 60_000));
         }),
         ("net.ipv4.conf.all.rp_filter", |host| {
-            host.rp_filter = Some(("eth1".into(), 0))
+            host.rp_filter = Some(("eth1".into(), 0));
         }),
         ("net.core.bpf_jit_enable", |host| host.bpf_jit = Some(0)),
     ];
