@@ -226,23 +226,14 @@ fn limit(ctx: &mut Context, name: Arc<str>, node: &Node) -> Option<LimitSpec> {
         Actor::Rate
     };
     let over = fields.or(ctx, "over", "throttle", actions::action(actor));
-    if bulkhead && concurrent && over.is_some_and(|over| over != Action::Throttle) {
-        let place = fields.key_place("over");
-        ctx.problems.add(
-            place,
-            "a bulkhead protects the upstream and judges no client: \
-             `over` can only be `throttle`",
-        );
+    let during = fields.optional(ctx, "while", pressure::states);
+    if bulkhead && concurrent {
+        judges_nobody(ctx, &mut fields, over);
     }
     if over == Some(Action::Challenge(None)) {
         ctx.limits_by_risk.push(fields.key_place("over").clone());
     }
     let cleared = cleared(ctx, &mut fields, over);
-    let during = fields.optional(ctx, "while", pressure::states);
-    if bulkhead && concurrent {
-        let whose = "a limit of clients; a bulkhead protects the upstream at all times";
-        refuse(ctx, &mut fields, "while", whose);
-    }
     let mode = fields.or(ctx, "mode", "enforce", actions::mode);
     let all = fields.or(ctx, "all", "false", decode::flag);
     let max_keys = fields.or(ctx, "max_keys", "1000000", decode::whole(1..=MAXIMUM_KEYS));
@@ -270,6 +261,20 @@ fn cleared(ctx: &mut Context, fields: &mut Fields<'_>, over: Option<Action>) -> 
     }
     let usual = if challenges { 4 } else { 1 };
     NonZeroU32::new(given?.unwrap_or(usual))
+}
+
+/// Reports what a bulkhead can't have.
+fn judges_nobody(ctx: &mut Context, fields: &mut Fields<'_>, over: Option<Action>) {
+    if over.is_some_and(|over| over != Action::Throttle) {
+        let place = fields.key_place("over");
+        ctx.problems.add(
+            place,
+            "a bulkhead protects the upstream and judges no client: \
+             `over` can only be `throttle`",
+        );
+    }
+    let whose = "a limit of clients; a bulkhead protects the upstream at all times";
+    refuse(ctx, fields, "while", whose);
 }
 
 /// Reports a key that only makes sense beside something else.

@@ -13,7 +13,7 @@ use verdict::pressure::{
 
 /// Slower than that, nothing is raised in time; faster tells nothing new.
 const PACE: std::ops::RangeInclusive<Duration> =
-    Duration::from_millis(100)..=Duration::from_millis(1000);
+    Duration::from_millis(100)..=Duration::from_secs(1);
 
 /// `None` within: `off`.
 #[allow(clippy::option_option)] // the outer one is "reported a problem", as everywhere here

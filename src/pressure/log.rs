@@ -24,6 +24,7 @@ pub fn transition(change: &Transition) {
 }
 
 /// What to do about it; docs/tasks/syn-flood.md says more.
+#[must_use]
 pub fn advice(state: State, forged: bool) -> &'static str {
     match (state, forged) {
         (State::SynFlood | State::SlowSynFlood, true) => {

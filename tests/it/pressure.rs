@@ -71,11 +71,17 @@ impl Drop for Flood {
     }
 }
 
-/// Somebody connects from the other side, and is answered with this status.
-fn visit(net: &Namespaces, port: u16) -> String {
+/// Somebody connects from the other side.
+fn visitor(net: &Namespaces) -> Command {
     let mut curl = net.at_peer("curl");
-    let format = ["-s", "-o", "/dev/null", "-w", "%{http_code}"];
-    curl.args(format).args(["--max-time", "10"]);
+    curl.args(["-s", "-o", "/dev/null", "-w", "%{http_code}"]);
+    curl.args(["--max-time", "10"]);
+    curl
+}
+
+/// Somebody is answered with this status.
+fn visit(net: &Namespaces, port: u16) -> String {
+    let mut curl = visitor(net);
     succeed(curl.arg(format!("http://{EDGE}:{port}/")))
         .trim()
         .to_owned()
@@ -221,6 +227,43 @@ fn what_reflectors_send_is_seen() {
         "--udp -s 123 -k -p 40000 -d 440 --flood -c 400000",
         "udp_amplification",
     );
+}
+
+#[test]
+fn connections_are_held_to_what_is_written_for_a_flood_while_it_lasts() {
+    let _turn = alone();
+    let Some(net) = namespaces_or_skip("reactions") else {
+        return;
+    };
+    let pressed =
+        "total: 4000, under_pressure: { while: [udp_amplification], rate_per_client: 2/h }";
+    let yaml = YAML.replace("total: 4000", pressed);
+    let process = net.serve(
+        &Folder::new(),
+        &format!("{yaml}pressure: {{ quiet: 1s }}\n"),
+    );
+    let is_served = || {
+        run(visitor(&net).arg(format!("http://{EDGE}:8080/")))
+            .status
+            .success()
+    };
+    for _ in 0..5 {
+        assert!(is_served());
+    }
+    let mut flood = Flood::begin(&net, "--udp -s 53 -k -p 40000 --flood -c 400000");
+    wait_until("the flood to be raised", 10, || {
+        !raised(&process).is_empty()
+    });
+    let during: Vec<bool> = (0..5).map(|_| is_served()).collect();
+    assert_eq!(during, [true, true, false, false, false]);
+    wait_until("the end of the flood", 30, || flood.is_over());
+    wait_until("it to be lowered", 30, || {
+        !events(&process, "pressure lowered").is_empty()
+    });
+    for _ in 0..5 {
+        assert!(is_served());
+    }
+    assert_eq!(raised(&process).len(), 1);
 }
 
 /// So many requests at once, each over a connection of its own; all are answered.
