@@ -8,6 +8,7 @@
 //! | `/api/bans` | token | `GET` lists, `POST` adds, `DELETE` removes |
 //! | `POST /api/clearances/revoke` | token | takes clearances back, of a `prefix` or a `ja4` |
 //! | `GET /api/clearances/revoked` | token | lists what was taken back |
+//! | `GET /api/pressure` | token | what the network does to this host, and how sure that is |
 //! | `GET /api/config` | token | the configuration in force, secrets masked |
 //!
 //! What the answers say is read from others through [`AdminState`]; this stage owns no state but
@@ -16,10 +17,12 @@
 mod api;
 mod clearances;
 pub mod client;
+mod pressure;
 mod problem;
 
 use crate::{
-    bans::Bans, challenge::clearance::revoked::Revoked, config::Config, record::metrics::Metrics,
+    bans::Bans, challenge::clearance::revoked::Revoked, config::Config, pressure::Pressure,
+    record::metrics::Metrics,
 };
 use axum::{
     Extension, Router,
@@ -76,6 +79,7 @@ pub struct AdminState {
     pub bans: Arc<Bans>,
     pub revoked: Arc<Revoked>,
     pub metrics: Arc<Metrics>,
+    pub pressure: Arc<Pressure>,
     pub readiness: watch::Receiver<Readiness>,
     /// Each upstream with its endpoints and their health, for `/readyz`.
     pub upstreams: Box<dyn Fn() -> serde_json::Value + Send + Sync>,

@@ -21,6 +21,7 @@ pub mod model;
 mod operations;
 mod pem;
 mod policy;
+mod pressure;
 pub mod problem;
 mod routes;
 mod units;
@@ -100,6 +101,7 @@ fn config(ctx: &mut Context) -> Option<Config> {
     let admin = fields.optional(ctx, "admin", operations::admin);
     let clients = fields.section(ctx, "clients", clients::clients);
     let connections = fields.section(ctx, "connections", connections::connections);
+    let pressure = pressure::pressure(&mut fields, ctx);
     let identity = fields.optional(ctx, "identity", identity::identity);
     let upstreams = fields.optional(ctx, "upstreams", upstreams::upstreams);
     let lists = fields.optional(ctx, "lists", policy::lists);
@@ -167,6 +169,7 @@ fn config(ctx: &mut Context) -> Option<Config> {
         admin,
         clients: clients?,
         connections: connections?,
+        pressure: pressure?,
         identity: identity?.unwrap_or_default(),
         upstreams: upstreams?.unwrap_or_default(),
         routes,

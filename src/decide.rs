@@ -336,6 +336,7 @@ fn facts<'a>(
         route,
         route_name: entry.map_or("", |entry| &entry.name),
         upstream: upstream.map_or("", |upstream| &upstream.name),
+        pressure: ladder.edge.pressure.states(),
         clearance: ladder.clearance,
         unchallenged: !crawler.is_empty() || entry.is_some_and(|entry| !entry.challenge),
         ladder,

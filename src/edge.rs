@@ -2,7 +2,8 @@
 //! record.
 
 use crate::{
-    bans::Bans, config::model, generation::Generation, listener::conduct::Conduct, record::Recorder,
+    bans::Bans, config::model, generation::Generation, listener::conduct::Conduct,
+    pressure::Pressure, record::Recorder,
 };
 use arc_swap::ArcSwap;
 use std::sync::{
@@ -20,6 +21,8 @@ pub struct Edge {
     pub recorder: Arc<Recorder>,
     /// Clients that behaved of late: they come first when handshakes are more than a worker can do.
     pub conduct: Arc<Conduct>,
+    /// What the network does to this host.
+    pub pressure: Arc<Pressure>,
     /// Requests that are being held on purpose (delays and tarpits).
     pub held: Held,
 }

@@ -14,6 +14,7 @@
 //! | forward | [`forward`] | a request | the upstream's answer |
 //! | record | [`record`] | what happened | a log line and metrics |
 //!
+//! [`pressure`] watches what never becomes a connection.
 //! [`proxy`] is where pingora calls the stages in turn; [`config`] is what they all read;
 //! [`server`] starts and stops everything.
 
@@ -32,9 +33,11 @@ pub mod forward;
 pub mod fuzzing;
 pub mod generation;
 pub mod guard;
+pub mod host;
 pub mod identify;
 pub mod listener;
 pub mod logs;
+pub mod pressure;
 pub mod proxy;
 pub mod record;
 pub mod reply;

@@ -42,12 +42,15 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use socket::BACKLOG;
+
 use crate::{
     bans::Bans,
     config::{
         Config,
         model::{self, Current, ListenerKind, Protocols},
     },
+    pressure::Pressure,
     record::metrics::Metrics,
 };
 use arc_swap::ArcSwap;
@@ -80,6 +83,7 @@ pub struct Shared {
     pub gate: Arc<dyn Gate>,
     pub budget: Arc<Budget>,
     pub conduct: Arc<Conduct>,
+    pub pressure: Arc<Pressure>,
     /// True once clients are to go elsewhere: answers say `connection: close`, HTTP/2 says GOAWAY, idle
     /// connections end. New ones are accepted all the same, until [`run_worker`]'s shutdown.
     pub draining: ShutdownWatch,

@@ -7,9 +7,12 @@ use clap::{Parser, Subcommand};
 use rempart::{
     admin::client::{BansCommand, ClearancesCommand},
     config::{self, model::Admin},
-    demo, guard, logs, server,
+    demo, guard,
+    host::Report,
+    logs, server,
 };
 use std::{
+    io::IsTerminal,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -39,10 +42,13 @@ enum Command {
         workers: Option<std::num::NonZeroUsize>,
     },
     /// Check configurations: every error at once, with its file, line and column.
-    #[command(after_help = "Example: rempart check conf/*.yaml")]
+    #[command(after_help = "Example: rempart check --host conf/*.yaml")]
     Check {
-        #[arg(required = true, value_name = "FILE")]
+        #[arg(required_unless_present = "host", value_name = "FILE")]
         files: Vec<PathBuf>,
+        /// Say what to change on this host, and why; nothing is changed.
+        #[arg(long)]
+        host: bool,
     },
     /// Serve a sample app behind the full proxy, and say what to try.
     #[command(after_help = "Example: rempart demo --port 8443")]
@@ -70,7 +76,7 @@ fn main() -> ExitCode {
             logs::start();
             server::run(&config, workers)
         }
-        Command::Check { files } => check(&files),
+        Command::Check { files, host } => check(&files, host),
         Command::Demo(options) => {
             logs::start();
             demo::run(&options, |config| server::run(config, None))
@@ -92,17 +98,26 @@ fn admin_of(path: &Path) -> Result<Option<Admin>, String> {
     }
 }
 
-/// Loads each file as `run` would, and prints what is wrong with it.
-fn check(files: &[PathBuf]) -> ExitCode {
+/// Loads each file as `run` would, and prints what is wrong with it, and with this host if asked.
+fn check(files: &[PathBuf], host: bool) -> ExitCode {
     let mut fine = true;
+    let mut loaded = Vec::new();
     for file in files {
         match config::load(file) {
-            Ok(_) => println!("{}: ok", file.display()),
+            Ok(config) => {
+                println!("{}: ok", file.display());
+                loaded.push(config);
+            }
             Err(errors) => {
                 fine = false;
                 print!("{errors}");
             }
         }
+    }
+    if host {
+        let report = Report::of(loaded.iter(), std::io::stdout().is_terminal());
+        fine &= report.is_fine();
+        print!("{report}");
     }
     if fine {
         ExitCode::SUCCESS

@@ -21,6 +21,8 @@ mod systemd;
 mod vital;
 mod worker;
 
+pub use open_files::needed as files_for;
+
 use crate::{
     admin::Readiness,
     config::{self, Config},

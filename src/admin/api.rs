@@ -1,6 +1,6 @@
 //! What needs the token: bans, the configuration, and what is beside it in a file of its name. Whoever changes something is logged.
 
-use super::{AdminState, Peer, clearances, problem::Problem};
+use super::{AdminState, Peer, clearances, pressure, problem::Problem};
 use crate::{
     bans::{self, AddError, Ban},
     clock,
@@ -38,6 +38,7 @@ pub(super) fn router(state: &Arc<AdminState>) -> Router<Arc<AdminState>> {
         .route("/api/bans/{*prefix}", delete(remove_named))
         .route("/api/config", get(config))
         .merge(clearances::router())
+        .merge(pressure::router())
         .route_layer(middleware::from_fn_with_state(
             Arc::clone(state),
             authorized,
@@ -125,20 +126,20 @@ impl<'a> Shown<'a> {
 
 /// The same moment by both clocks, to show one by the other.
 #[derive(Clone, Copy)]
-struct Now {
+pub(super) struct Now {
     monotonic: Nanos,
     wall: SystemTime,
 }
 
 impl Now {
-    fn read() -> Self {
+    pub(super) fn read() -> Self {
         Self {
             monotonic: clock::now(),
             wall: SystemTime::now(),
         }
     }
 
-    fn wall(self, at: Nanos) -> Timestamp {
+    pub(super) fn wall(self, at: Nanos) -> Timestamp {
         let (ago, ahead) = (self.monotonic.since(at), at.since(self.monotonic));
         let wall = self.wall.checked_sub(ago).unwrap_or(self.wall);
         Timestamp(wall.checked_add(ahead).unwrap_or(wall))

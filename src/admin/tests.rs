@@ -32,7 +32,9 @@ pub(super) fn config(token: Option<&str>) -> Config {
             trusted_proxies: Vec::new(),
             prefix: PrefixLengths::CLIENT,
         },
+        pressure: None,
         connections: model::Connections {
+            under_pressure: None,
             per_client: None,
             rate_per_client: None,
             total: NonZeroU32::MIN,
@@ -83,6 +85,7 @@ pub(super) async fn start(token: Option<&str>) -> Running {
         bans: Arc::clone(&bans),
         revoked: Arc::clone(&revoked),
         metrics: Arc::new(Metrics::new()),
+        pressure: Arc::default(),
         readiness: is_ready,
         upstreams: Box::new(|| json!({ "app": { "healthy": 1 } })),
     };
@@ -166,7 +169,7 @@ async fn the_api_needs_the_token() {
         (Some("0123456789abcdef0123456789abcdef0"), 401),
         (Some(TOKEN), 200),
     ] {
-        for path in ["GET /api/bans", "GET /api/config"] {
+        for path in ["GET /api/bans", "GET /api/pressure", "GET /api/config"] {
             let (status, head, _) = running.ask(path, token, "").await;
             assert_eq!(status, expected, "{path} {token:?}");
             assert_eq!(head.contains("www-authenticate: bearer"), expected == 401);

@@ -2,7 +2,11 @@
 
 use super::{
     decode::{self, Context, Fields},
-    model::{AbuseLimits, ClientTimeouts, Connections, Handshakes, Http1Limits, Http2Limits},
+    model::{
+        AbuseLimits, ClientTimeouts, Connections, Handshakes, Http1Limits, Http2Limits,
+        UnderPressure,
+    },
+    pressure,
     yaml::Node,
 };
 use std::num::NonZeroU32;
@@ -16,6 +20,7 @@ pub fn connections(ctx: &mut Context, node: &Node) -> Option<Connections> {
     let http1 = fields.section(ctx, "http1", http1);
     let http2 = fields.section(ctx, "http2", http2);
     let timeouts = fields.section(ctx, "timeouts", timeouts);
+    let under_pressure = fields.optional(ctx, "under_pressure", under_pressure);
     fields.finish(ctx);
     Some(Connections {
         per_client: per_client?,
@@ -25,6 +30,22 @@ pub fn connections(ctx: &mut Context, node: &Node) -> Option<Connections> {
         http1: http1?,
         http2: http2?,
         timeouts: timeouts?,
+        under_pressure: under_pressure?,
+    })
+}
+
+fn under_pressure(ctx: &mut Context, node: &Node) -> Option<UnderPressure> {
+    let mut fields = Fields::of(ctx, node, "`connections.under_pressure`")?;
+    let during = fields.required(ctx, "while", pressure::states);
+    let handshake = fields.optional(ctx, "handshake", decode::duration);
+    let rate = fields.optional(ctx, "rate_per_client", decode::rate);
+    let known_first = fields.or(ctx, "known_first", "false", decode::flag);
+    fields.finish(ctx);
+    Some(UnderPressure {
+        during: during?,
+        handshake: handshake?,
+        rate_per_client: rate?,
+        known_first: known_first?,
     })
 }
 

@@ -7,7 +7,12 @@ use ipnet::IpNet;
 use jsonwebtoken::Algorithm;
 use rustls::sign::CertifiedKey;
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
-use verdict::{decision::Rung, policy::PolicySpec, prefix::PrefixLengths};
+use verdict::{
+    decision::Rung,
+    policy::PolicySpec,
+    prefix::PrefixLengths,
+    pressure::{States, Thresholds},
+};
 
 /// A whole configuration. A request sees one of these from start to end.
 #[derive(Debug)]
@@ -18,6 +23,8 @@ pub struct Config {
     pub admin: Option<Admin>,
     pub clients: Clients,
     pub connections: Connections,
+    /// `None`: nobody looks.
+    pub pressure: Option<Pressure>,
     pub identity: Identity,
     pub upstreams: Vec<Upstream>,
     pub routes: Vec<Route>,
@@ -146,6 +153,35 @@ pub struct Connections {
     pub http1: Http1Limits,
     pub http2: Http2Limits,
     pub timeouts: ClientTimeouts,
+    /// What holds instead while the network is under pressure.
+    pub under_pressure: Option<UnderPressure>,
+}
+
+impl Connections {
+    /// What holds while these are raised, if that is anything else.
+    #[must_use]
+    pub fn under(&self, raised: States) -> Option<&UnderPressure> {
+        let pressed = self.under_pressure.as_ref();
+        pressed.filter(|pressed| pressed.during.meets(raised))
+    }
+}
+
+/// What connections are held to while one of these states is raised.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UnderPressure {
+    pub during: States,
+    /// Where it is shorter than usual.
+    pub handshake: Option<Duration>,
+    pub rate_per_client: Option<Rate>,
+    /// Half of the places, and half of the handshake budget, are for clients that behaved of late.
+    pub known_first: bool,
+}
+
+/// How the kernel's counters are read, and what they mean.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pressure {
+    pub every: Duration,
+    pub thresholds: Thresholds,
 }
 
 /// What TLS handshakes may take while they come faster than they can be served.

@@ -5,7 +5,7 @@ use super::{
     addresses,
     connections::count,
     decode::{self, Context, Fields, hint, quote, text},
-    files,
+    files, pressure,
     problem::Place,
     units::LARGEST_AMOUNT,
     yaml::{self, Kind, Node},
@@ -16,6 +16,7 @@ use verdict::{
     decision::{Action, CARRIED},
     expression::Expression,
     policy::{KeyPart, LimitKind, LimitSpec, ListSpec, RouteSpec, RuleSpec},
+    pressure::States,
 };
 
 /// Tables are allocated as they fill; 32 bytes a key.
@@ -225,13 +226,9 @@ fn limit(ctx: &mut Context, name: Arc<str>, node: &Node) -> Option<LimitSpec> {
         Actor::Rate
     };
     let over = fields.or(ctx, "over", "throttle", actions::action(actor));
-    if bulkhead && concurrent && over.is_some_and(|over| over != Action::Throttle) {
-        let place = fields.key_place("over");
-        ctx.problems.add(
-            place,
-            "a bulkhead protects the upstream and judges no client: \
-             `over` can only be `throttle`",
-        );
+    let during = fields.optional(ctx, "while", pressure::states);
+    if bulkhead && concurrent {
+        judges_nobody(ctx, &mut fields, over);
     }
     if over == Some(Action::Challenge(None)) {
         ctx.limits_by_risk.push(fields.key_place("over").clone());
@@ -249,6 +246,7 @@ fn limit(ctx: &mut Context, name: Arc<str>, node: &Node) -> Option<LimitSpec> {
         over,
         cleared: cleared?,
         mode: mode?,
+        during: during?.unwrap_or(States::NONE),
         all: all?,
         max_keys: max_keys?,
     })
@@ -263,6 +261,20 @@ fn cleared(ctx: &mut Context, fields: &mut Fields<'_>, over: Option<Action>) -> 
     }
     let usual = if challenges { 4 } else { 1 };
     NonZeroU32::new(given?.unwrap_or(usual))
+}
+
+/// Reports what a bulkhead can't have.
+fn judges_nobody(ctx: &mut Context, fields: &mut Fields<'_>, over: Option<Action>) {
+    if over.is_some_and(|over| over != Action::Throttle) {
+        let place = fields.key_place("over");
+        ctx.problems.add(
+            place,
+            "a bulkhead protects the upstream and judges no client: \
+             `over` can only be `throttle`",
+        );
+    }
+    let whose = "a limit of clients; a bulkhead protects the upstream at all times";
+    refuse(ctx, fields, "while", whose);
 }
 
 /// Reports a key that only makes sense beside something else.

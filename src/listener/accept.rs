@@ -192,8 +192,9 @@ where
             .enter(connections.total)
             .map_err(Refusal::name)?;
         let is_good = || self.shared.conduct.is_good(prefix, now);
+        let pressed = connections.under(self.shared.pressure.states());
         place
-            .claim(prefix, connections, is_good, now)
+            .claim(prefix, connections, pressed, is_good, now)
             .map_err(Refusal::name)?;
         Ok(place)
     }
@@ -338,7 +339,9 @@ pub(super) fn judge(
     let now = clock::now();
     unwelcome(client, prefix, shared, now)?;
     let is_good = || shared.conduct.is_good(prefix, now);
+    let connections = &config.connections;
+    let pressed = connections.under(shared.pressure.states());
     place
-        .claim(prefix, &config.connections, is_good, now)
+        .claim(prefix, connections, pressed, is_good, now)
         .map_err(Refusal::name)
 }

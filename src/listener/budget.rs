@@ -11,7 +11,7 @@
 //! nothing and goes first; of the others goes the one that owes the least of a few that are looked
 //! at, and never one with an open connection, of which there are at most `total`.
 
-use crate::config::model::{Connections, Rate};
+use crate::config::model::{Connections, Rate, UnderPressure};
 use parking_lot::Mutex;
 use std::{
     collections::HashMap,
@@ -41,6 +41,8 @@ const SITES_PART: u32 = 8;
 const SCARCE_PART: u32 = 4;
 /// The part of the total that only clients of good conduct get.
 const RESERVED_PART: u32 = 8;
+/// The same where they come first (`connections.under_pressure.known_first`).
+const RESERVED_FIRST: u32 = 2;
 
 /// Connections of all clients.
 #[derive(Debug)]
@@ -191,8 +193,8 @@ pub struct Place {
 }
 
 impl Place {
-    /// Counts the connection as this client's, if its own limits allow one more. `is_good` says
-    /// whether it behaved of late; it is asked only when places are scarce.
+    /// Counts the connection as this client's, if its own limits, or those `pressed` upon it, allow one
+    /// more. `is_good` says whether it behaved of late; it is asked only when places are scarce.
     ///
     /// # Errors
     /// When the client has too many open, or opened too many of late, or what is left is not for it.
@@ -200,10 +202,14 @@ impl Place {
         &mut self,
         client: Prefix,
         limits: &Connections,
+        pressed: Option<&UnderPressure>,
         is_good: impl FnOnce() -> bool,
         now: Nanos,
     ) -> Result<(), Refusal> {
-        let left = left_for(is_good, limits.total, self.budget.open());
+        let known_first = pressed.is_some_and(|pressed| pressed.known_first);
+        let tighter = pressed.and_then(|pressed| pressed.rate_per_client);
+        let rate = tighter.or(limits.rate_per_client);
+        let left = left_for(is_good, limits.total, self.budget.open(), known_first);
         if left.places == 0 {
             return Err(Refusal::Total);
         }
@@ -215,11 +221,9 @@ impl Place {
                 self.site = Some(site);
             }
             let maximum = left.share(maximum);
-            self.budget
-                .claim(client, Some(maximum), limits.rate_per_client, now)?;
-        } else if limits.rate_per_client.is_some() {
-            self.budget
-                .claim(client, None, limits.rate_per_client, now)?;
+            self.budget.claim(client, Some(maximum), rate, now)?;
+        } else if rate.is_some() {
+            self.budget.claim(client, None, rate, now)?;
         } else {
             return Ok(());
         }
@@ -254,16 +258,28 @@ struct Left {
 }
 
 /// What is left of the total for a client while `open` connections are, its own new one among them.
-fn left_for(is_good: impl FnOnce() -> bool, total: NonZeroU32, open: u32) -> Left {
+fn left_for(
+    is_good: impl FnOnce() -> bool,
+    total: NonZeroU32,
+    open: u32,
+    known_first: bool,
+) -> Left {
     let places = total.get().saturating_sub(open).saturating_add(1);
     let scarce = total.get().div_ceil(SCARCE_PART);
-    if places >= scarce || is_good() {
+    // Where strangers hold fewer and fewer, above what they do not get at all.
+    let stretch = scarce.saturating_sub(total.get() / RESERVED_PART);
+    let reserved = total.get()
+        / if known_first {
+            RESERVED_FIRST
+        } else {
+            RESERVED_PART
+        };
+    if places >= reserved.saturating_add(stretch) || is_good() {
         return Left { places, scarce };
     }
-    let reserved = total.get() / RESERVED_PART;
     Left {
         places: places.saturating_sub(reserved),
-        scarce: scarce.saturating_sub(reserved),
+        scarce: stretch,
     }
 }
 

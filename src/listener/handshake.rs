@@ -59,6 +59,8 @@ pub struct Terms<'a> {
     pub limits: Handshakes,
     pub admission: &'a Admission,
     pub conduct: &'a Conduct,
+    /// Strangers have half of their budget.
+    pub known_first: bool,
     /// For all of it, the wait for the budget included.
     pub deadline: Instant,
 }
@@ -129,7 +131,12 @@ async fn turn<'a>(
         return Ok(None);
     }
     let admission = terms.admission;
-    if let Some(turn) = admission.at_once(share) {
+    let strangers = if terms.known_first {
+        share / 2.0
+    } else {
+        share
+    };
+    if let Some(turn) = admission.at_once(strangers) {
         return Ok(Some(turn));
     }
     if has_ticket(hello, ticketer)
@@ -138,7 +145,7 @@ async fn turn<'a>(
         return Ok(Some(turn));
     }
     let left = |cx: &mut Context<'_>| poll_left(tcp, cx);
-    let turn = admission.wait(terms.client, &terms.limits, share, terms.deadline, left);
+    let turn = admission.wait(terms.client, &terms.limits, strangers, terms.deadline, left);
     turn.await.map(Some)
 }
 

@@ -78,9 +78,19 @@ async fn establish(
 ) -> Option<(Box<ClientStream>, Http2)> {
     let shared = Arc::clone(&alive.shared);
     let local = canonical(tcp.local_addr().ok()?);
-    let timeouts = shared.config.load().connections.timeouts.clone();
+    let (timeouts, handshake) = {
+        let config = shared.config.load();
+        let timeouts = config.connections.timeouts.clone();
+        let pressed = config.connections.under(shared.pressure.states());
+        let shorter = pressed.and_then(|pressed| pressed.handshake);
+        let usual = timeouts.handshake;
+        (
+            timeouts,
+            shorter.map_or(usual, |shorter| shorter.min(usual)),
+        )
+    };
     // One deadline for both: the PROXY header and the handshake behind it.
-    let deadline = Instant::now() + timeouts.handshake;
+    let deadline = Instant::now() + handshake;
     let mut ends = (from, local);
     if settings.proxy_protocol {
         match timeout_at(deadline, proxy_protocol::read(&mut tcp)).await {
@@ -172,11 +182,13 @@ async fn secure(
     let shared = &*alive.shared;
     let terms = {
         let current = shared.config.load();
+        let pressed = current.connections.under(shared.pressure.states());
         Terms {
             client: Prefix::of(client, current.clients.prefix),
             limits: current.connections.handshakes.clone(),
             admission: &alive.worker.admission,
             conduct: &shared.conduct,
+            known_first: pressed.is_some_and(|pressed| pressed.known_first),
             deadline,
         }
     };

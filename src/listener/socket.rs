@@ -10,7 +10,7 @@ use std::{
 };
 
 /// Connections that the kernel may complete before they are accepted.
-const BACKLOG: i32 = 4096;
+pub const BACKLOG: u16 = 4096;
 
 /// Bytes of answers that the kernel takes before it has begun to send them. What a client does not
 /// read is noticed here then, instead of in megabytes of the kernel's.
@@ -69,7 +69,7 @@ pub(super) fn open(address: SocketAddr) -> io::Result<TcpListener> {
     let listener = TcpListener::from(socket);
     // Before the first connection can inherit it.
     prepare(&listener, LEAST_SILENCE)?;
-    SockRef::from(&listener).listen(BACKLOG)?;
+    SockRef::from(&listener).listen(BACKLOG.into())?;
     Ok(listener)
 }
 

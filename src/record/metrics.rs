@@ -4,9 +4,11 @@
 //! configuration is loaded; what is counted rarely is found by name.
 
 mod handles;
+mod pressure;
 mod process;
 mod sources;
 
+pub use pressure::PressureMetrics;
 pub use sources::{CertificateExpiry, EndpointCount, Sources};
 
 use handles::{Cells, Names, Words};
@@ -53,6 +55,7 @@ pub struct Metrics {
     bans_placed: IntCounterVec,
     ban_names: Names<IntCounter>,
     access_log_dropped: IntCounter,
+    pressure: PressureMetrics,
     panics: IntCounter,
     process: process::Process,
     scraped: sources::Scraped,
@@ -241,6 +244,7 @@ impl Metrics {
                 "rempart_access_log_dropped_total",
                 "Access log lines lost because the log could not be written fast enough.",
             ),
+            pressure: PressureMetrics::new(&registry),
             panics: counter(
                 &registry,
                 "rempart_panics_total",
@@ -403,6 +407,12 @@ impl Metrics {
     pub fn ban_placed(&self, source: &str) {
         let make = || self.bans_placed.with_label_values(&[source]);
         self.ban_names.with(source, make, IntCounter::inc);
+    }
+
+    /// What the network does to this host.
+    #[must_use]
+    pub fn pressure(&self) -> &PressureMetrics {
+        &self.pressure
     }
 
     /// A panic was caught.

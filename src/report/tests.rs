@@ -14,6 +14,7 @@ fn limit(name: &str, key: &[KeyPart], kind: LimitKind) -> LimitSpec {
         kind,
         over: Action::Throttle,
         mode: Mode::Enforce,
+        during: verdict::pressure::States::NONE,
         cleared: std::num::NonZeroU32::MIN,
         all: false,
         max_keys: 100,

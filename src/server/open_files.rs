@@ -23,7 +23,8 @@ pub fn provide(config: &Config) {
 }
 
 /// A client's connection, and one to an upstream for it.
-fn needed(total: u64) -> u64 {
+#[must_use]
+pub fn needed(total: u64) -> u64 {
     total.saturating_mul(2).saturating_add(APART)
 }
 

@@ -19,7 +19,8 @@ use crate::{
     config::{Config, watch},
     edge::{Edge, Held},
     generation::Generation,
-    listener::{Listeners, Shared, budget::Budget, inherited::Inherited},
+    listener::{Listeners, Shared, WorkerSockets, budget::Budget, inherited::Inherited},
+    pressure,
     record::{Recorder, metrics::Metrics},
 };
 use arc_swap::ArcSwap;
@@ -125,6 +126,7 @@ pub async fn start(
     };
     let (listeners, sockets) = Listeners::bind_with(config, workers.get(), &mut inherited)?;
     leave_out(&inherited, takes_over);
+    pressure::watch(&edge, ports(&sockets)?)?;
     let beat = supervisor.watchdog().map(|within| within / SIGNS_OF_LIFE);
     let mut running = Workers::new(beat);
     running.start(sockets, &shared(&edge, stopping.clone()), &edge, &stopping)?;
@@ -168,6 +170,13 @@ pub async fn start(
     Ok((running, changed))
 }
 
+/// What is listened on, the same for each worker.
+fn ports(sockets: &[WorkerSockets]) -> io::Result<Vec<u16>> {
+    let addresses = sockets.first().map(WorkerSockets::addresses).transpose()?;
+    let addresses = addresses.unwrap_or_default().into_iter();
+    Ok(addresses.map(|address| address.port()).collect())
+}
+
 fn interval(every: Duration) -> Interval {
     let mut interval = tokio::time::interval(every);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -183,6 +192,7 @@ fn shared(edge: &Arc<Edge>, draining: channel::Receiver<bool>) -> Arc<Shared> {
         gate: Arc::new(sources::Lists(Arc::clone(edge))),
         budget: Arc::new(Budget::default()),
         conduct: Arc::clone(&edge.conduct),
+        pressure: Arc::clone(&edge.pressure),
         draining,
     })
 }
@@ -201,6 +211,7 @@ fn build(config: Config, control: &Handle) -> io::Result<Edge> {
         bans,
         recorder,
         conduct: Arc::default(),
+        pressure: Arc::default(),
         held: Held::default(),
     })
 }
@@ -307,6 +318,7 @@ fn admin_task(
         // The same in every generation.
         revoked: Arc::clone(edge.generation.load().challenges.clearances().revoked()),
         metrics: Arc::clone(edge.recorder.metrics()),
+        pressure: Arc::clone(&edge.pressure),
         readiness,
         upstreams: Box::new(move || sources::upstreams(&generation.generation.load())),
     };

@@ -13,6 +13,9 @@ use std::{
 use verdict::{
     decision::{Action, Mode},
     policy::{KeyPart, LimitKind},
+    pressure::{
+        AcceptStall, AckFlood, SlowSynFlood, State, States, SynFlood, Thresholds, UdpAmplification,
+    },
 };
 
 fn fixtures(kind: &str) -> Vec<PathBuf> {
@@ -172,6 +175,46 @@ fn every_other_key_is_read() {
         config.policy.limits[1].key[0],
         KeyPart::Header("x-tenant".into())
     );
+    let floods = States::of(State::AckFlood).with(State::UdpAmplification);
+    let during: Vec<States> = config
+        .policy
+        .limits
+        .iter()
+        .map(|limit| limit.during)
+        .collect();
+    assert_eq!(during, [States::NONE, States::NONE, States::NONE, floods]);
+    let pressed = config.connections.under_pressure.as_ref().unwrap();
+    assert!(pressed.during.meets(States::of(State::SlowSynFlood)));
+    assert!(!pressed.during.meets(floods));
+    assert_eq!(pressed.handshake, Some(Duration::from_secs(2)));
+    assert_eq!(pressed.rate_per_client.unwrap().amount.get(), 5);
+    assert!(pressed.known_first);
+    let pressure = config.pressure.as_ref().unwrap();
+    assert_eq!(pressure.every, Duration::from_millis(100));
+    let expected = Thresholds {
+        quiet: Duration::from_secs(120),
+        syn_flood: SynFlood {
+            syns: 10.0,
+            answered: 0.1,
+        },
+        slow_syn_flood: SlowSynFlood {
+            half_open: 64.0,
+            seconds: 3.0,
+        },
+        accept_stall: AcceptStall {
+            overflows: 1.0,
+            answered: 0.9,
+        },
+        ack_flood: AckFlood {
+            resets: 500.0,
+            per_connection: 2.0,
+        },
+        udp_amplification: UdpAmplification {
+            unasked: 100.0,
+            lost: 10.0,
+        },
+    };
+    assert_eq!(pressure.thresholds, expected);
     assert_eq!(config.policy.lists[0].networks.len(), 6);
     assert_eq!(config.challenge.proof_of_work.effort, 20_000);
     assert!(
@@ -191,6 +234,16 @@ fn every_other_key_is_read() {
         listed.contains("`203.0.113.9/24` has host bits; read as `203.0.113.0/24`"),
         "{listed}"
     );
+}
+
+/// Each with its default in the schema, and in the crate that judges.
+#[test]
+fn the_thresholds_left_out_are_those_of_the_detectors() {
+    let config = good("least");
+    let pressure = config.pressure.unwrap();
+    assert_eq!(pressure.every, Duration::from_millis(250));
+    assert_eq!(pressure.thresholds, Thresholds::default());
+    assert!(config.connections.under_pressure.is_none());
 }
 
 #[test]

@@ -9,6 +9,7 @@ pub mod certificates;
 pub mod curl;
 pub mod edge;
 pub mod metrics;
+pub mod namespaces;
 pub mod nginx;
 pub mod process;
 pub mod raw;

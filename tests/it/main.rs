@@ -33,6 +33,7 @@ mod limits;
 mod load;
 mod manners;
 mod page;
+mod pressure;
 mod proxy_protocol;
 mod reload;
 mod replay;

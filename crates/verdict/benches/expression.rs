@@ -7,6 +7,7 @@ use verdict::{
     expression::{Expression, Lists},
     facts::{Client, Facts, Headers, Request, Tls, User},
     prefix::{Prefix, PrefixLengths},
+    pressure::States,
 };
 
 /// Conditions as rules have them; none holds, so that each is evaluated to its end.
@@ -104,6 +105,7 @@ fn expressions(c: &mut Criterion) {
         route: Some(0),
         route_name: "app",
         upstream: "app",
+        pressure: States::NONE,
         clearance: None,
         unchallenged: false,
         ladder: &Rung::ProofOfWork,

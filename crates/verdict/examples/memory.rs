@@ -11,6 +11,7 @@ use verdict::{
     facts::{Client, Facts, NoHeaders, Request, Tls, User},
     policy::{KeyPart, LimitKind, LimitSpec, Policy, PolicySpec},
     prefix::{Prefix, PrefixLengths},
+    pressure::States,
 };
 
 /// More than this is a failure: the promise of docs/performance.md.
@@ -62,6 +63,7 @@ fn limit(max_keys: u32) -> LimitSpec {
         },
         over: Action::Throttle,
         mode: Mode::Enforce,
+        during: States::NONE,
         cleared: NonZeroU32::MIN,
         all: true,
         max_keys,
@@ -91,6 +93,7 @@ fn request(number: u32) -> Facts<'static> {
         route: None,
         route_name: "",
         upstream: "",
+        pressure: States::NONE,
         clearance: None,
         unchallenged: false,
         ladder: &Rung::ProofOfWork,

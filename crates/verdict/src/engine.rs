@@ -14,6 +14,8 @@
 //! the evaluation goes on and something harder may be found, which is how a client that hammers the
 //! challenge page still runs into its limits.
 //!
+//! - A limit that is for some pressure alone is passed over, and counts nothing, while there is none
+//!   of it ([`crate::policy::LimitSpec::during`]).
 //! - A `challenge` without a rung takes the one that the risk calls for ([`Facts::ladder`]).
 //! - A `challenge` is void for a client with a clearance of that rung or a higher one, and where
 //!   nobody is to be challenged: as if the list or rule had found nothing. A limit throttles then.
@@ -74,6 +76,9 @@ pub(crate) fn decide(policy: &Policy, facts: &Facts<'_>, now: Nanos) -> Decision
         let Some(limit) = policy.limits.get(index) else {
             continue;
         };
+        if !policy.applies(index, facts.pressure) {
+            continue;
+        }
         let judgement = limit.guard.judge(&case);
         let bites = weigh(&mut decision, facts, limit, &judgement);
         if limit.mode == Mode::Enforce

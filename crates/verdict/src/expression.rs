@@ -14,7 +14,7 @@
 //! |---|---|
 //! | text | `request.{method,host,path,query}`, `client.{ja4,crawler}`, `clearance.rung`, `user.id`, `route`, `tls.{version,sni,alpn}`, `"…"`, `'…'`, `r"…"`; literals joined by `+` |
 //! | number | `request.size`, `42`, `0x2a`, `size(x)`, `x.size()`, `client.ip.family()`, `+ - * / %` |
-//! | condition | `user.authenticated`, `true`, `false`, and all below |
+//! | condition | `user.authenticated`, `pressure.{syn_flood,slow_syn_flood,accept_stall,ack_flood,udp_amplification,any}`, `true`, `false`, and all below |
 //! | address | `client.ip`, `ip("192.0.2.1")` |
 //! | network | `client.network`, `cidr("10.0.0.0/8")` |
 //! | list | `user.roles`, `list("name")`, `[…]` of literal texts, numbers or addresses |

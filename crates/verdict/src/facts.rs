@@ -5,6 +5,7 @@
 use crate::{
     decision::{Reason, Rung},
     prefix::Prefix,
+    pressure::States,
 };
 use std::net::IpAddr;
 
@@ -21,6 +22,8 @@ pub struct Facts<'a> {
     pub route_name: &'a str,
     /// The upstream's name; empty when no route matched.
     pub upstream: &'a str,
+    /// What the network does to this host.
+    pub pressure: States,
     /// The highest rung that the client has climbed, from its clearance cookie.
     pub clearance: Option<Rung>,
     /// Nobody is to be challenged here: the route can't have it, or a crawler was verified. What

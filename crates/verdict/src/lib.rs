@@ -11,6 +11,7 @@
 //! - [`decision`] is the ladder of actions and the reason for the rung that was picked.
 //! - [`abuse`] scores what a peer does to a connection.
 //! - [`bucket`] and [`key_table`] count what attackers choose, within a bound.
+//! - [`pressure`] tells floods below `accept()` from what the kernel counts.
 //! - [`risk`] says which challenge a visitor is to have, and [`effort`] how hard the work in it is.
 //! - [`expression`] compiles CEL; [`ticket`], [`proof_of_work`] and [`clearance`] are the challenge's
 //!   arithmetic, under a [`seal`].
@@ -30,6 +31,7 @@ mod key;
 pub mod key_table;
 pub mod policy;
 pub mod prefix;
+pub mod pressure;
 pub mod proof_of_work;
 pub mod replay;
 pub mod risk;

@@ -17,6 +17,7 @@ use crate::{
         rule::Rule,
     },
     key_table::KeyTable,
+    pressure::States,
 };
 use ipnet::IpNet;
 use std::{net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
@@ -59,6 +60,8 @@ pub struct LimitSpec {
     pub kind: LimitKind,
     pub over: Action,
     pub mode: Mode,
+    /// Only while one of these is raised; none: always.
+    pub during: States,
     /// How many times the limit a client with a clearance has; 1: none more. Which clearance it takes
     /// is [`Self::lifted_by`].
     pub cleared: NonZeroU32,
@@ -288,6 +291,15 @@ impl Policy {
     #[must_use]
     pub fn limits(&self) -> &[LimitSpec] {
         &self.specs
+    }
+
+    /// Whether a limit counts while this is raised.
+    pub(crate) fn applies(&self, limit: usize, raised: States) -> bool {
+        let during = self
+            .specs
+            .get(limit)
+            .map_or(States::NONE, |spec| spec.during);
+        during.is_empty() || during.meets(raised)
     }
 
     /// Indexes of the bulkheads that a request of this route passes, in the configuration's order.

@@ -11,6 +11,7 @@ use verdict::{
     facts::{Client, Facts, NoHeaders, Request, Tls, User},
     policy::{KeyPart, LimitKind, LimitSpec, ListSpec, Policy, PolicySpec, RouteSpec, RuleSpec},
     prefix::{Prefix, PrefixLengths},
+    pressure::{State, States},
 };
 
 const NOW: Nanos = Nanos(1_000_000_000);
@@ -50,6 +51,7 @@ fn facts(ip: &str) -> Facts<'static> {
         route: None,
         route_name: "",
         upstream: "",
+        pressure: States::NONE,
         clearance: None,
         unchallenged: false,
         ladder: &Rung::ProofOfWork,
@@ -89,6 +91,7 @@ fn per_ip(name: &str, amount: u32, burst: u32, over: Action) -> LimitSpec {
         },
         over,
         mode: Mode::Enforce,
+        during: States::NONE,
         cleared: NonZeroU32::MIN,
         all: true,
         max_keys: 1_000,

@@ -19,6 +19,7 @@ fn limit(max: u32, queue: u32, mode: Mode) -> LimitSpec {
         },
         over: Action::Throttle,
         mode,
+        during: verdict::pressure::States::NONE,
         cleared: NonZeroU32::MIN,
         all: false,
         max_keys: 1,

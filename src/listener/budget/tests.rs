@@ -7,6 +7,7 @@ use verdict::prefix::PrefixLengths;
 
 fn limits(per_client: Option<u32>, rate: Option<u32>) -> Connections {
     Connections {
+        under_pressure: None,
         per_client: per_client.and_then(NonZeroU32::new),
         rate_per_client: rate.and_then(NonZeroU32::new).map(|amount| Rate {
             amount,
@@ -39,7 +40,7 @@ fn connect(
     now: Nanos,
 ) -> Result<Place, Refusal> {
     let mut place = budget.enter(limits.total)?;
-    place.claim(client(who), limits, || true, now)?;
+    place.claim(client(who), limits, None, || true, now)?;
     Ok(place)
 }
 
@@ -204,7 +205,7 @@ fn a_site_of_many_ipv6_networks_is_bounded_as_a_whole() {
     };
     let connect = |client| {
         let mut place = budget.enter(limits.total).unwrap();
-        let claimed = place.claim(client, &limits, || false, Nanos(0));
+        let claimed = place.claim(client, &limits, None, || false, Nanos(0));
         claimed.map(|()| place)
     };
     let held: Vec<_> = (0..100).map(|n| connect(network(1, n)).unwrap()).collect();
@@ -223,7 +224,7 @@ fn the_last_eighth_is_for_those_who_behaved() {
         limits.total = NonZeroU32::new(1000).unwrap();
         let stranger = |who| {
             let mut place = budget.enter(limits.total)?;
-            let claimed = place.claim(client(who), &limits, || false, Nanos(0));
+            let claimed = place.claim(client(who), &limits, None, || false, Nanos(0));
             claimed.map(|()| place)
         };
         let mut held: Vec<_> = (0..875).map(|who| stranger(who).unwrap()).collect();
@@ -248,7 +249,7 @@ fn the_last_eighth_is_for_those_who_behaved() {
 fn strangers_hold_fewer_the_less_is_left_for_them() {
     let total = NonZeroU32::new(800).unwrap();
     let share = |open, is_good: bool| {
-        let left = left_for(|| is_good, total, open);
+        let left = left_for(|| is_good, total, open, false);
         (left.places, left.share(NonZeroU32::new(64).unwrap()))
     };
     // The one that asks is among the open ones.
@@ -260,6 +261,48 @@ fn strangers_hold_fewer_the_less_is_left_for_them() {
     assert_eq!(share(701, true), (100, 32));
     assert_eq!(share(800, true), (1, 1));
     // Of so few nothing is kept.
-    let all = left_for(|| false, NonZeroU32::new(7).unwrap(), 7);
+    let all = left_for(|| false, NonZeroU32::new(7).unwrap(), 7, false);
     assert_eq!((all.places, all.scarce), (1, 2));
+}
+
+#[test]
+fn where_known_clients_come_first_half_of_the_places_is_theirs() {
+    let total = NonZeroU32::new(800).unwrap();
+    let share = |open, is_good: bool| {
+        let left = left_for(|| is_good, total, open, true);
+        (left.places, left.share(NonZeroU32::new(64).unwrap()))
+    };
+    assert_eq!(share(301, false), (500, 64));
+    assert_eq!(share(351, false), (50, 32));
+    assert_eq!(share(400, false), (1, 1));
+    assert_eq!(share(401, false).0, 0);
+    // Who behaved of late has them as at any other time.
+    assert_eq!(share(401, true), (400, 64));
+    assert_eq!(share(701, true), (100, 32));
+}
+
+#[test]
+fn under_pressure_its_own_rate_holds() {
+    let budget = Arc::new(Budget::default());
+    let limits = limits(None, Some(20));
+    let pressed = UnderPressure {
+        during: verdict::pressure::States::ALL,
+        handshake: None,
+        rate_per_client: Some(Rate {
+            amount: NonZeroU32::new(2).unwrap(),
+            period: Duration::from_secs(1),
+        }),
+        known_first: false,
+    };
+    let start = crate::clock::now().after(Duration::from_secs(3600));
+    let connect = |pressed| {
+        let mut place = budget.enter(limits.total).unwrap();
+        place
+            .claim(client(1), &limits, pressed, || true, start)
+            .map(|()| place)
+    };
+    for _ in 0..2 {
+        connect(Some(&pressed)).unwrap();
+    }
+    assert_eq!(connect(Some(&pressed)).unwrap_err(), Refusal::Rate);
 }

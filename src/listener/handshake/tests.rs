@@ -83,6 +83,7 @@ impl Server {
                 },
                 admission: &admission,
                 conduct: &conduct,
+                known_first: false,
                 deadline: Instant::now() + deadline,
             };
             shake(tcp, config, terms).await

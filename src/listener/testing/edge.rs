@@ -76,7 +76,9 @@ pub fn config(listeners: Vec<Listener>) -> Config {
             trusted_proxies: Vec::new(),
             prefix: PrefixLengths::CLIENT,
         },
+        pressure: None,
         connections: Connections {
+            under_pressure: None,
             per_client: None,
             rate_per_client: None,
             total: 10_000.try_into().unwrap(),
@@ -141,6 +143,7 @@ impl Edge {
             gate: Arc::new(Gatekeeper),
             budget: Arc::new(Budget::default()),
             conduct: Arc::default(),
+            pressure: Arc::default(),
         });
         let proxy = Arc::new(http_proxy(
             &Arc::new(ServerConf::default()),

@@ -1,5 +1,6 @@
 //! Clients that dawdle, and the end of the process.
 
+use crate::config::model::UnderPressure;
 use crate::listener::testing::{
     certificate,
     client::{Client, PATIENCE, client_config, connect, handshake},
@@ -10,6 +11,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::{sleep, timeout},
 };
+use verdict::pressure::{State, States};
 
 const SHORT: Duration = Duration::from_millis(250);
 
@@ -178,6 +180,23 @@ async fn silence_is_closed_in_every_state() {
     let mut client = Client::new(connect(edge.addresses[1]).await);
     assert_eq!(client.get("/1").await.unwrap().status, 200);
     assert!(client.rest().await.0.is_empty());
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn under_pressure_a_handshake_has_less_time() {
+    let mut config = config(vec![tls(vec![certificate(&["app.test"])])]);
+    config.connections.timeouts.handshake = PATIENCE * 60;
+    config.connections.under_pressure = Some(UnderPressure {
+        during: States::of(State::SynFlood),
+        handshake: Some(SHORT),
+        rate_per_client: None,
+        known_first: false,
+    });
+    let edge = Edge::start(config, 1).await;
+    edge.shared.pressure.raise(States::of(State::SynFlood));
+    Client::new(connect(edge.addresses[0]).await).rest().await;
+    assert_eq!(late(&edge), 1);
     edge.stop().await;
 }
 

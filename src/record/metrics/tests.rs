@@ -225,6 +225,7 @@ fn exercised() -> Metrics {
     metrics.crawler_request();
     metrics.ban_placed("per-login");
     metrics.reload(true, 1_700_000_000);
+    metrics.pressure().rate("listen_overflows", 1.5);
     metrics
 }
 

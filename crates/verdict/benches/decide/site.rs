@@ -11,6 +11,7 @@ use verdict::{
     facts::{Client, Facts, Headers, Request, Tls, User},
     policy::{KeyPart, LimitKind, LimitSpec, ListSpec, PolicySpec, RouteSpec, RuleSpec},
     prefix::{Prefix, PrefixLengths},
+    pressure::States,
 };
 
 /// What a browser sends.
@@ -58,6 +59,7 @@ pub fn facts<'a>(ip: IpAddr, user: &'a str, roles: &'a [String]) -> Facts<'a> {
         route: Some(0),
         route_name: "app",
         upstream: "app",
+        pressure: States::NONE,
         clearance: None,
         unchallenged: false,
         ladder: &Rung::ProofOfWork,
@@ -144,6 +146,7 @@ fn limits(amount: u32) -> Vec<LimitSpec> {
             },
             over: Action::Throttle,
             mode: Mode::Enforce,
+            during: States::NONE,
             cleared: NonZeroU32::MIN,
             all: number % 2 == 0,
             max_keys: 100_000,

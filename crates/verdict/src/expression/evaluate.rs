@@ -153,6 +153,7 @@ impl Test {
         Ok(match self {
             Self::Literal(value) => *value,
             Self::Field(TruthField::Authenticated) => scope.facts.user.authenticated(),
+            Self::Field(TruthField::Pressure(states)) => scope.facts.pressure.meets(*states),
             Self::Not(test) => !test.holds(scope)?,
             Self::And(tests) => return fold(tests.iter().map(|test| test.holds(scope)), false),
             Self::Or(tests) => return fold(tests.iter().map(|test| test.holds(scope)), true),

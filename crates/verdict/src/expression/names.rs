@@ -1,6 +1,7 @@
 //! The words that a condition may use, and the nearest one to a word that it may not.
 
 use super::program::{TextField, TruthField};
+use crate::pressure::{State, States};
 
 /// What a variable stands for.
 #[derive(Clone, Copy, Debug)]
@@ -15,7 +16,7 @@ pub(super) enum Variable {
 }
 
 /// Every variable, by its full name.
-pub(super) const VARIABLES: [(&str, Variable); 18] = [
+pub(super) const VARIABLES: [(&str, Variable); 24] = [
     ("request.method", Variable::Text(TextField::Method)),
     ("request.host", Variable::Text(TextField::Host)),
     ("request.path", Variable::Text(TextField::Path)),
@@ -37,7 +38,23 @@ pub(super) const VARIABLES: [(&str, Variable); 18] = [
     ("tls.version", Variable::Text(TextField::TlsVersion)),
     ("tls.sni", Variable::Text(TextField::Sni)),
     ("tls.alpn", Variable::Text(TextField::Alpn)),
+    ("pressure.syn_flood", pressure(State::SynFlood)),
+    ("pressure.slow_syn_flood", pressure(State::SlowSynFlood)),
+    ("pressure.accept_stall", pressure(State::AcceptStall)),
+    ("pressure.ack_flood", pressure(State::AckFlood)),
+    (
+        "pressure.udp_amplification",
+        pressure(State::UdpAmplification),
+    ),
+    (
+        "pressure.any",
+        Variable::Truth(TruthField::Pressure(States::ALL)),
+    ),
 ];
+
+const fn pressure(state: State) -> Variable {
+    Variable::Truth(TruthField::Pressure(States::of(state)))
+}
 
 /// Every function and method.
 pub(super) const FUNCTIONS: [&str; 15] = [

@@ -3,6 +3,7 @@
 //! The checker has made sure that each child has the type that its parent works on. What the nodes
 //! do is left to [`super::evaluate`].
 
+use crate::pressure::States;
 use ipnet::IpNet;
 use memchr::memmem;
 use std::net::IpAddr;
@@ -31,6 +32,8 @@ pub(super) enum TextField {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TruthField {
     Authenticated,
+    /// Whether any of these is raised.
+    Pressure(States),
 }
 
 /// How two values are compared.

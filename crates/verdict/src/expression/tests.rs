@@ -8,6 +8,7 @@ use super::{EvaluationError, Expression, Lists};
 use crate::decision::Rung;
 use crate::facts::{Client, Facts, Headers, Request, Tls, User};
 use crate::prefix::{Prefix, PrefixLengths};
+use crate::pressure::{State, States};
 use std::{net::IpAddr, sync::Arc};
 
 /// One request, with all that can be known of it.
@@ -24,6 +25,7 @@ struct Visit {
     roles: Vec<String>,
     encrypted: bool,
     clearance: Option<Rung>,
+    pressure: States,
 }
 
 /// Mina, an editor, reads a page over TLS.
@@ -45,10 +47,11 @@ fn mina() -> Visit {
         roles: vec!["editor".into(), "eu-staff".into()],
         encrypted: true,
         clearance: Some(Rung::Captcha),
+        pressure: States::NONE,
     }
 }
 
-/// Somebody without a name posts 5000 bytes in plaintext over IPv6.
+/// Somebody without a name posts 5000 bytes in plaintext over IPv6, amid a SYN flood.
 fn nobody() -> Visit {
     Visit {
         ip: "2001:db8::7".parse().unwrap(),
@@ -62,6 +65,7 @@ fn nobody() -> Visit {
         roles: Vec::new(),
         encrypted: false,
         clearance: None,
+        pressure: States::of(State::SynFlood),
     }
 }
 
@@ -125,6 +129,7 @@ impl Visit {
             route: Some(0),
             route_name: "app",
             upstream: "app",
+            pressure: self.pressure,
             clearance: self.clearance,
             unchallenged: false,
             ladder: &Rung::ProofOfWork,

@@ -259,3 +259,29 @@ fn routes_pick_their_limits_and_bulkheads() {
     facts.route = Some(1);
     assert_eq!(policy.decide(&facts, NOW).quota.unwrap().limit, 3);
 }
+
+#[test]
+fn a_limit_for_a_pressure_counts_while_it_lasts_and_not_before() {
+    let during = States::of(State::SynFlood).with(State::SlowSynFlood);
+    let limit = LimitSpec {
+        during,
+        ..per_ip("under-fire", 1, 1, Action::Throttle)
+    };
+    let policy = policy(vec![], vec![], vec![limit]);
+    let under = |pressure| {
+        let facts = Facts {
+            pressure,
+            ..facts(VISITOR)
+        };
+        told(&policy.decide(&facts, NOW)).0
+    };
+    for _ in 0..10 {
+        assert_eq!(under(States::NONE), Action::Allow);
+        assert_eq!(under(States::of(State::AckFlood)), Action::Allow);
+    }
+    // The whole bucket is there when it begins.
+    assert_eq!(under(States::of(State::SlowSynFlood)), Action::Allow);
+    assert_eq!(under(States::of(State::SynFlood)), Action::Throttle);
+    assert_eq!(under(States::ALL), Action::Throttle);
+    assert_eq!(under(States::NONE), Action::Allow);
+}

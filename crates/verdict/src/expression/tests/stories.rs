@@ -33,6 +33,10 @@ const STORIES: &[Story] = &[
     (r#"tls.version == "1.3""#, true, false),
     (r#"tls.sni == request.host"#, true, false),
     (r#"tls.alpn != "h2""#, false, true),
+    (r#"pressure.syn_flood"#, false, true),
+    (r#"pressure.slow_syn_flood || pressure.accept_stall"#, false, false),
+    (r#"pressure.ack_flood || pressure.udp_amplification"#, false, false),
+    (r#"pressure.any && user.id == """#, false, true),
     // Logic.
     (r#"!user.authenticated"#, false, true),
     (r#"!(request.size > 0) && !false"#, true, false),
