@@ -20,6 +20,7 @@ use http::{HeaderMap, StatusCode, header};
 use pingora_http::RequestHeader;
 use std::{sync::OnceLock, time::Duration};
 use verdict::{
+    clearance::Fault,
     decision::{Action, Decision, Reason, Rung},
     facts::{Client, Facts, Headers, Ladder, Request, Tls, User},
     risk::{Risk, Signs},
@@ -240,10 +241,15 @@ impl<'a> ByRisk<'a> {
     fn new(edge: &'a Edge, suspect: &'a Suspect<'a>) -> Self {
         let arrival = suspect.arrival;
         let bearer = arrival.bearer(&suspect.request.headers, &suspect.target.host);
+        let shown = arrival.generation.challenges.clearances().shown(&bearer);
+        if let Some(shown) = shown {
+            let result = shown.map_or_else(Fault::name, |_| "good");
+            edge.recorder.metrics().clearance(result);
+        }
         Self {
             edge,
             suspect,
-            clearance: arrival.generation.challenges.clearances().rung(&bearer),
+            clearance: shown.and_then(Result::ok),
             signs: OnceLock::new(),
         }
     }
