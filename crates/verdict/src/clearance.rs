@@ -245,7 +245,7 @@ impl Clearance {
             fingerprint,
             grants,
         };
-        Some((clearance, host))
+        (!clearance.grants.is_empty()).then_some((clearance, host))
     }
 
     /// What this proves of its bearer, apart from the grants that are `revoked`.

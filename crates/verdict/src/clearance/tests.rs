@@ -540,7 +540,7 @@ fn a_visitor_who_moves_keeps_both_networks_each_at_its_rung() {
     assert_eq!(at(home(), 60), Standing::Holds(Rung::Captcha));
     assert_eq!(at(mobile, 60), HELD);
     // Each network keeps its own end.
-    assert_eq!(at(home(), HOUR), Standing::Nothing(Fault::Invalid));
+    assert_eq!(at(home(), HOUR), Standing::Nothing(Fault::Expired));
     assert_eq!(at(mobile, HOUR), HELD);
 }
 
