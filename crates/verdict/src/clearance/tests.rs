@@ -122,6 +122,7 @@ fn it_holds_for_its_owner() {
 }
 
 #[test]
+#[allow(clippy::too_many_lines)] // A table.
 fn it_holds_for_nobody_else_nowhere_else_and_at_no_other_time() {
     let token = seal(&clearance());
     for (story, fault, bearer) in [
