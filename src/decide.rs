@@ -16,7 +16,7 @@ use crate::{
     record::metrics::Metrics,
     reply::{RateLimit, Reply, wants_html},
 };
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, StatusCode, Uri, header, uri::PathAndQuery};
 use pingora_http::RequestHeader;
 use std::{sync::OnceLock, time::Duration};
 use verdict::{
@@ -193,6 +193,14 @@ fn is_reserved(path: &[u8]) -> bool {
         && std::str::from_utf8(path).is_ok_and(Challenges::is_reserved)
 }
 
+/// What is asked for by the absolute form of a target (RFC 9112, 3.2.2).
+fn of_absolute_form(uri: &Uri) -> &str {
+    let target = uri.path_and_query().map(PathAndQuery::as_str);
+    target
+        .filter(|target| target.starts_with('/'))
+        .unwrap_or("/")
+}
+
 /// The request as a challenge sees it.
 #[must_use]
 pub fn visit<'a>(suspect: &Suspect<'a>) -> Visit<'a> {
@@ -204,7 +212,11 @@ pub fn visit<'a>(suspect: &Suspect<'a>) -> Visit<'a> {
         method: &suspect.request.method,
         headers: &suspect.request.headers,
         host: &suspect.target.host,
-        target: if raw.starts_with('/') { raw } else { "/" },
+        target: if raw.starts_with('/') {
+            raw
+        } else {
+            of_absolute_form(&suspect.request.uri)
+        },
         replay: "",
         secure: suspect.arrival.connection.tls.is_some(),
         html: wants_html(&suspect.request.headers),
