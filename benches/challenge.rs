@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // As in a test.
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use http::{
     HeaderMap, HeaderValue, Method,
     header::{ACCEPT_LANGUAGE, CONTENT_TYPE, USER_AGENT},
@@ -26,7 +26,7 @@ use verdict::{
     Nanos,
     decision::{Reason, Rung},
     prefix::{Prefix, PrefixLengths},
-    proof_of_work,
+    proof_of_work::{self, PUZZLES},
     seal::Keyring,
     ticket::Ticket,
 };
@@ -34,9 +34,18 @@ use verdict::{
 const SECRET: &[u8] = b"a secret of the bench, long enough";
 
 fn challenges() -> Challenges {
+    challenges_of(model::Challenge::default().proof_of_work.effort)
+}
+
+fn challenges_of(effort: u32) -> Challenges {
+    let usual = model::Challenge::default();
     let spec = model::Challenge {
         secrets: vec![model::Secret::new(SECRET)],
-        ..model::Challenge::default()
+        proof_of_work: model::ProofOfWork {
+            effort,
+            ..usual.proof_of_work
+        },
+        ..usual
     };
     Challenges::build(&spec, None).unwrap()
 }
@@ -107,21 +116,37 @@ fn verify(criterion: &mut Criterion) {
     criterion.bench_function("verify/hashes", |bench| {
         bench.iter(|| assert!(proof_of_work::is_solved(&opened.seed, effort, &nonces)));
     });
-    // All of it: the answer read, the ticket opened, the hashes, and the replay found out.
-    let body = serde_json::json!({ "token": token, "nonces": nonces }).to_string();
+    // All of it: the answer read, the ticket opened, the hashes, the ticket spent, the clearance sealed. Each
+    // ticket is answered once, so they are of as little work as there is: what counts them is the same.
+    let easy = challenges_of(PUZZLES);
+    let method = Method::POST;
     let answers = Visit {
         target: ANSWER_PATH,
-        replay: "",
         ..data
     };
-    let method = Method::POST;
-    let answer = || {
-        let answer = Answer::new(&method, &headers, body.as_bytes());
-        now(challenges.answer(&answers, &answer)).1.unwrap().outcome
+    let solved = || {
+        let reply = easy.page(Rung::ProofOfWork, &data);
+        let body: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
+        let token = body["challenge"]["token"].as_str().unwrap();
+        let opened = Ticket::open(token.as_bytes(), &Keyring::new(SECRET, [])).unwrap();
+        let nonces = proof_of_work::solve(&opened.seed, PUZZLES);
+        serde_json::json!({ "token": token, "nonces": nonces }).to_string()
     };
-    assert_eq!(answer(), Outcome::Solved);
+    let outcome = |body: &str| {
+        let answer = Answer::new(&method, &headers, body.as_bytes());
+        now(easy.answer(&answers, &answer)).1.unwrap().outcome
+    };
     criterion.bench_function("verify/answer", |bench| {
-        bench.iter(|| assert_eq!(answer(), Outcome::Replayed));
+        bench.iter_batched(
+            solved,
+            |body| assert_eq!(outcome(&body), Outcome::Solved),
+            BatchSize::SmallInput,
+        );
+    });
+    let again = solved();
+    assert_eq!(outcome(&again), Outcome::Solved);
+    criterion.bench_function("verify/replayed", |bench| {
+        bench.iter(|| assert_eq!(outcome(&again), Outcome::Replayed));
     });
 }
 

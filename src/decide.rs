@@ -16,10 +16,11 @@ use crate::{
     record::metrics::Metrics,
     reply::{RateLimit, Reply, wants_html},
 };
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, StatusCode, Uri, header, uri::PathAndQuery};
 use pingora_http::RequestHeader;
 use std::{sync::OnceLock, time::Duration};
 use verdict::{
+    clearance::Fault,
     decision::{Action, Decision, Reason, Rung},
     facts::{Client, Facts, Headers, Ladder, Request, Tls, User},
     risk::{Risk, Signs},
@@ -192,6 +193,14 @@ fn is_reserved(path: &[u8]) -> bool {
         && std::str::from_utf8(path).is_ok_and(Challenges::is_reserved)
 }
 
+/// What is asked for by the absolute form of a target (RFC 9112, 3.2.2).
+fn of_absolute_form(uri: &Uri) -> &str {
+    let target = uri.path_and_query().map(PathAndQuery::as_str);
+    target
+        .filter(|target| target.starts_with('/'))
+        .unwrap_or("/")
+}
+
 /// The request as a challenge sees it.
 #[must_use]
 pub fn visit<'a>(suspect: &Suspect<'a>) -> Visit<'a> {
@@ -203,7 +212,11 @@ pub fn visit<'a>(suspect: &Suspect<'a>) -> Visit<'a> {
         method: &suspect.request.method,
         headers: &suspect.request.headers,
         host: &suspect.target.host,
-        target: if raw.starts_with('/') { raw } else { "/" },
+        target: if raw.starts_with('/') {
+            raw
+        } else {
+            of_absolute_form(&suspect.request.uri)
+        },
         replay: "",
         secure: suspect.arrival.connection.tls.is_some(),
         html: wants_html(&suspect.request.headers),
@@ -240,10 +253,15 @@ impl<'a> ByRisk<'a> {
     fn new(edge: &'a Edge, suspect: &'a Suspect<'a>) -> Self {
         let arrival = suspect.arrival;
         let bearer = arrival.bearer(&suspect.request.headers, &suspect.target.host);
+        let shown = arrival.generation.challenges.clearances().shown(&bearer);
+        if let Some(shown) = shown {
+            let result = shown.map_or_else(Fault::name, |_| "good");
+            edge.recorder.metrics().clearance(result);
+        }
         Self {
             edge,
             suspect,
-            clearance: arrival.generation.challenges.clearances().rung(&bearer),
+            clearance: shown.and_then(Result::ok),
             signs: OnceLock::new(),
         }
     }

@@ -10,34 +10,12 @@ and openssl, and two cores: the server is pinned to the first, the load to the s
 import argparse
 import os
 import re
-import signal
-import socket
 import statistics
 import subprocess
-import tempfile
-import time
 
-PATHS = ["throttle", "silent", "proof_of_work", "captcha", "risk"]
-CONFIG = """
-listeners:
-  - address: "127.0.0.1:{port}"
-    tls: {{ certificates: [{{ certificate: "{folder}/cert.pem", private_key: "{folder}/key.pem" }}] }}
-admin: {{ address: "127.0.0.1:{admin}" }}
-access_log: off
-connections: {{ per_client: 20000, rate_per_client: 1000000/s, total: 20000 }}
-clients: {{ trusted_proxies: [] }}
-upstreams: {{ up: {{ endpoints: ["127.0.0.1:9"] }} }}
-limits:
-  one: {{ key: [client.ip], rate: 1/h, burst: 1, over: throttle }}
-routes:
-  - {{ name: throttle, path: /throttle, upstream: up, limits: [one] }}
-  - {{ name: all, path: /, upstream: up }}
-rules:
-  - {{ name: silent, when: 'request.path == "/silent"', then: {{ challenge: silent }} }}
-  - {{ name: work, when: 'request.path == "/proof_of_work"', then: {{ challenge: proof_of_work }} }}
-  - {{ name: captcha, when: 'request.path == "/captcha"', then: {{ challenge: captcha }} }}
-  - {{ name: risk, when: 'request.path == "/risk"', then: challenge }}
-"""
+from ladder import site
+
+PATHS = ["throttle", "silent", "proof_of_work", "captcha", "third_party", "risk"]
 BROWSER = [
     "accept: text/html,application/xhtml+xml",
     "accept-language: en-GB,en;q=0.9",
@@ -46,12 +24,6 @@ BROWSER = [
     "user-agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0 Safari/537.36",
 ]
 PROGRAM = ["accept: application/json"]
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def cpu_seconds(pid):
@@ -82,27 +54,8 @@ def main():
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--seconds", type=int, default=2)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-             "-subj", "/CN=localhost", "-keyout", f"{folder}/key.pem", "-out", f"{folder}/cert.pem"],
-            check=True, capture_output=True)
-        port = free_port()
-        with open(f"{folder}/rempart.yaml", "w") as file:
-            file.write(CONFIG.format(port=port, admin=free_port(), folder=folder))
-        server = subprocess.Popen(["taskset", "-c", "0", options.rempart, "run", "--config", file.name],
-                                  stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            for _ in range(200):
-                try:
-                    socket.create_connection(("127.0.0.1", port), 1).close()
-                    break
-                except OSError:
-                    time.sleep(0.05)
-            measure(server.pid, port, options)
-        finally:
-            server.send_signal(signal.SIGTERM)
-            server.wait(20)
+    with site(options.rempart, pinned=["taskset", "-c", "0"]) as (pid, port):
+        measure(pid, port, options)
 
 
 def measure(pid, port, options):

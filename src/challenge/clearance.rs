@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue, header::COOKIE};
 use revoked::Revoked;
 use std::{sync::Arc, time::Duration};
 use verdict::{
-    clearance::{self, Clearance, Fingerprint, Grant, Shown, Standing},
+    clearance::{self, Clearance, Fault, Fingerprint, Grant, Shown, Standing},
     decision::Rung,
     prefix::Prefix,
     seal::Keyring,
@@ -79,10 +79,16 @@ impl Clearances {
         &self.revoked
     }
 
-    /// The highest rung that the request's cookies prove. Allocates nothing, and takes no lock unless
-    /// a good clearance of the other address family is shown.
+    /// The highest rung that the request's cookies prove.
     #[must_use]
     pub fn rung(&self, bearer: &Bearer<'_>) -> Option<Rung> {
+        self.shown(bearer)?.ok()
+    }
+
+    /// The same, or why they prove none; `None` where none is shown. Allocates nothing, and takes no lock
+    /// unless a good clearance of the other address family is shown.
+    #[must_use]
+    pub fn shown(&self, bearer: &Bearer<'_>) -> Option<Result<Rung, Fault>> {
         let mut tokens = self.tokens(bearer.headers).peekable();
         // Most requests of strangers have none, and nothing else to be looked at.
         tokens.peek()?;
@@ -104,20 +110,27 @@ impl Clearances {
             // Also where it is shown, which is another network when it is adopted.
             covers(grant.network) || covers(bearer.network)
         };
-        let (mut highest, mut elsewhere) = (None, None);
+        let (mut best, mut elsewhere) = (None, None);
         for token in tokens {
-            match Clearance::verify(token, &self.keys, &held, revoked) {
-                Standing::Holds(rung) => highest = highest.max(Some(rung)),
-                Standing::Elsewhere { id, grant } => elsewhere = Some((id, grant)),
-                Standing::Nothing => {}
-            }
+            let judged = match Clearance::verify(token, &self.keys, &held, revoked) {
+                Standing::Holds(rung) => Ok(rung),
+                Standing::Elsewhere { id, grant } => {
+                    elsewhere = Some((id, grant));
+                    Err(Fault::ForeignNetwork)
+                }
+                Standing::Nothing(fault) => Err(fault),
+            };
+            best = best.max(Some((judged.ok(), judged.err())));
         }
-        highest.or_else(|| {
+        let (rung, fault) = best?;
+        let adopted = || {
             let (id, grant) = elsewhere.filter(|(_, grant)| grant.rung >= ADOPTED_FROM)?;
             self.adopted
                 .adopt(id, bearer.network, grant.expires, bearer.now)
                 .then_some(grant.rung)
-        })
+        };
+        let rung = rung.or_else(adopted);
+        Some(rung.ok_or(fault.unwrap_or(Fault::Invalid)))
     }
 
     /// The value of `set-cookie` for a visitor that climbed a rung.
@@ -133,7 +146,7 @@ impl Clearances {
         let new = Clearance::new(self.ids.next(), Fingerprint::of(visit.ja4), grant);
         let clearance = self
             .tokens(visit.headers)
-            .filter_map(|token| Clearance::open(token, &self.keys, visit.host))
+            .filter_map(|token| Clearance::open(token, &self.keys, visit.host).ok())
             .fold(new, |new, old| new.after(&old, now));
         let token = clearance.seal(&self.keys, visit.host)?;
         let cookie = format!(

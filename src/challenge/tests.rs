@@ -324,6 +324,42 @@ fn a_solution_is_of_this_ticket_at_its_effort_and_in_order() {
     assert_eq!(outcome, Some(Outcome::Solved));
 }
 
+/// Half a hundred networks that take `took` milliseconds each, within a little more than half a minute.
+fn window(challenges: &Challenges, began: u64, took: u64) {
+    for n in 0..50 {
+        let address = network(&format!("192.0.{n}.7"));
+        let asked = Visit {
+            client: address,
+            network: address,
+            now: began + n * 700,
+            ..visit()
+        };
+        let token = issue(challenges, &asked);
+        let answered = Visit {
+            now: asked.now + took,
+            ..asked
+        };
+        let (_, outcome) = answer(challenges, &answered, &token, &solve(&token));
+        assert_eq!(outcome, Some(Outcome::Solved));
+    }
+}
+
+#[test]
+fn the_next_challenges_follow_the_time_that_the_last_ones_took() {
+    let challenges = challenges();
+    let issued = || {
+        let detail = opened(&issue(&challenges, &visit())).ticket.detail;
+        u32::from_be_bytes(detail.as_slice().try_into().unwrap())
+    };
+    let usual = issued();
+    assert_eq!(usual, challenges.effort());
+    window(&challenges, NOW * 1000, 50);
+    assert_eq!(issued(), usual + usual * 15 / 100);
+    window(&challenges, (NOW + 60) * 1000, 5000);
+    window(&challenges, (NOW + 120) * 1000, 5000);
+    assert!(issued() < usual, "{}", issued());
+}
+
 #[test]
 fn a_suspect_works_harder_and_its_effort_is_sealed() {
     let challenges = challenges();

@@ -45,6 +45,7 @@ pub struct Metrics {
     upstreams: Names<UpstreamMetrics>,
     challenges: (IntCounterVec, Words<2>),
     challenge_solves: HistogramVec,
+    clearances: (IntCounterVec, Words<1>),
     providers: (IntCounterVec, Words<2>),
     crawler_lookups: (IntCounterVec, Words<1>),
     crawler_requests: IntCounter,
@@ -195,6 +196,14 @@ impl Metrics {
                 Words::default(),
             ),
             challenge_solves: challenge_solves(&registry),
+            clearances: (
+                counters(
+                    "rempart_clearances_total",
+                    "Requests that showed a clearance, by what it was worth.",
+                    &["result"],
+                ),
+                Words::default(),
+            ),
             providers: (
                 counters(
                     "rempart_challenge_provider_total",
@@ -361,6 +370,12 @@ impl Metrics {
         family
             .with_label_values(&[kind])
             .observe(took.as_secs_f64());
+    }
+
+    /// A request showed a clearance: `good`, or why it proves nothing (see [`verdict::clearance::Fault`]).
+    pub fn clearance(&self, result: &'static str) {
+        let (family, known) = &self.clearances;
+        known.inc([result], || family.with_label_values(&[result]));
     }
 
     /// A token was taken to this provider, or could not be: `ok`, `refused`, `timeout`, `error`,

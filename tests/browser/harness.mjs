@@ -18,7 +18,7 @@ export const base = process.env.BASE_URL;
 assert.ok(base, 'BASE_URL is not set');
 const shots = process.env.SCREENSHOTS;
 
-const browser = await chromium.launch({
+export const browser = await chromium.launch({
   executablePath: process.env.BROWSER ?? '/usr/bin/chromium',
   args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
     '--disable-background-networking', '--disable-component-update', '--disable-sync'],

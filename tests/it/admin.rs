@@ -102,6 +102,7 @@ fn every_metric_is_documented_and_every_documented_one_is_there() {
         "rempart_challenges_total",
         "rempart_challenge_solve_seconds",
         "rempart_challenge_provider_total",
+        "rempart_clearances_total",
         "rempart_crawler_lookups_total",
         "rempart_bans_placed_total",
         "rempart_pressure_rate",

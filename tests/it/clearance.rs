@@ -1,5 +1,7 @@
 //! What a solved challenge is worth: to whom, where, and until an operator takes it back.
 
+#![allow(clippy::float_cmp)] // Counters.
+
 use crate::harness::{Edge, Upstream, edge::rempart, tools::said, wait_until};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::json;
@@ -51,6 +53,15 @@ fn it_is_its_owners_until_it_is_revoked() {
     assert_eq!(get("127.0.5.8").status(), 403, "stolen");
     let other = get("127.0.0.8").with(&["--tls13-ciphers", "TLS_AES_128_GCM_SHA256"]);
     assert_eq!(other.status(), 403, "another client");
+    let host = get("127.0.0.8").http1().header("host", "else.example");
+    assert_ne!(host.status(), 200, "another host");
+    for forged in [cookie.replace('A', "B"), cookie[..90].to_owned()] {
+        let forged = edge
+            .get("/page")
+            .from("127.0.0.8")
+            .header("cookie", &forged);
+        assert_eq!(forged.status(), 403);
+    }
 
     let admin = format!("http://{}", edge.admin());
     let token = edge.folder.path("secrets/admin.token");
@@ -66,6 +77,21 @@ fn it_is_its_owners_until_it_is_revoked() {
     assert!(said(&output).contains("127.0.0.0/24"), "{}", said(&output));
     assert_eq!(get("127.0.0.8").status(), 403);
     assert!(said(&clearances(&["list"])).contains("127.0.0.0/24"));
+    for (result, count) in [
+        ("good", 3.0),
+        ("foreign_network", 1.0),
+        ("foreign_client", 1.0),
+        ("foreign_host", 1.0),
+        ("invalid", 2.0),
+        ("revoked", 1.0),
+    ] {
+        let labels = [("result", result)];
+        assert_eq!(
+            edge.metric("rempart_clearances_total", &labels),
+            count,
+            "{result}"
+        );
+    }
     assert_eq!(clearances(&["revoke", "nonsense"]).status.code(), Some(2));
     // Whoever solves again, from the next second on, is let through again.
     wait_until("a new clearance", 15, || {

@@ -3,30 +3,12 @@
 use crate::harness::{
     Authority,
     edge::rempart,
-    file,
+    file, files,
     tools::{promtool, said, succeed, venv},
 };
 use ring::digest::{SHA256, digest};
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, path::Path, process::Command};
 use tempfile::TempDir;
-
-fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(files(&path, extension));
-        } else if path.extension().is_some_and(|e| e == extension) {
-            found.push(path);
-        }
-    }
-    found.sort();
-    found
-}
 
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
@@ -177,33 +159,4 @@ fn what_the_containers_read_is_sound() {
     loads(&path);
     // The rule file stands at its place in the container only, so the syntax alone.
     succeed(promtool(&["check", "config", "--syntax-only"]).arg(file("docker/prometheus.yaml")));
-}
-
-#[test]
-fn links_between_the_documents_lead_somewhere() {
-    let mut pages = files(&file("docs"), "md");
-    for name in [
-        "README.md",
-        "CONTRIBUTING.md",
-        "SECURITY.md",
-        "load-tests/README.md",
-        "docker/README.md",
-    ] {
-        pages.push(file(name));
-    }
-    let mut count = 0;
-    for page in pages {
-        let text = fs::read_to_string(&page).unwrap_or_else(|e| panic!("{}: {e}", page.display()));
-        for link in text.split("](").skip(1) {
-            let target = link.split(')').next().unwrap();
-            let target = target.split('#').next().unwrap();
-            if target.is_empty() || target.contains("://") {
-                continue;
-            }
-            let path = page.parent().unwrap().join(target);
-            assert!(path.exists(), "{} links to {target}", page.display());
-            count += 1;
-        }
-    }
-    assert!(count > 5);
 }

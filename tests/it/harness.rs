@@ -17,6 +17,7 @@ pub mod tools;
 pub mod upstream;
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -35,6 +36,21 @@ pub fn root() -> &'static Path {
 /// A file of the repository.
 pub fn file(relative: &str) -> PathBuf {
     root().join(relative)
+}
+
+/// All files below a folder whose names end so, in order.
+pub fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path, extension));
+        } else if path.extension().is_some_and(|e| e == extension) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
 }
 
 /// Asks until there is an answer; fails after `seconds`, saying what was waited for.

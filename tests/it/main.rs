@@ -22,6 +22,7 @@ mod config;
 mod crawlers;
 mod demo;
 mod desync;
+mod docs;
 mod examples;
 mod fingerprint;
 mod forward;

@@ -267,6 +267,33 @@ fn http_1_0_and_websockets_are_answered_in_their_own_words() {
     }
 }
 
+/// RFC 9112, 3.2.2: it asks for the same, and leads back to the same.
+#[test]
+fn the_absolute_form_of_a_target_is_no_other_request() {
+    let upstream = Upstream::named("app");
+    let edge = Edge::start(&format!(
+        "upstreams: {{ app: {{ endpoints: [{}] }} }}\n\
+         routes: [{{ name: app, path: /, upstream: app }}]\n\
+         rules: [{{ name: prove, when: 'request.path.startsWith(\"/\")', then: {{ challenge: silent }} }}]\n",
+        upstream.address
+    ));
+    let ask = |target: &str, cookie: &str| {
+        let head = format!(
+            "GET http://app.example.com{target} HTTP/1.1\r\nhost: app.example.com\r\n\
+             accept: text/html\r\ncookie: {cookie}\r\n\r\n"
+        );
+        let mut stream = edge.connect("127.0.0.1");
+        raw::exchange(&mut stream, head.as_bytes()).unwrap()
+    };
+    let challenged = ask("/orders?page=2", "none=1");
+    let cookie = challenged.header("set-cookie").unwrap();
+    let cookie = cookie.split(';').next().unwrap();
+    let refresh = challenged.header("refresh").unwrap();
+    let back = ask(refresh.strip_prefix("0; url=").unwrap(), cookie);
+    assert_eq!(back.status, 303);
+    assert_eq!(back.header("location"), Some("/orders?page=2"));
+}
+
 #[test]
 fn a_grpc_client_sees_that_it_is_denied() {
     let upstream = Upstream::named("app");

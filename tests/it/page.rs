@@ -24,6 +24,7 @@ fn upstream(more: &'static str) -> Upstream {
 fn edge(upstream: SocketAddr, rules: &str, challenge: &str) -> Edge {
     let folder = Folder::new();
     folder.write("logo.svg", LOGO);
+    folder.write("provider.secret", "secret-of-the-tests");
     Edge::in_folder(
         folder,
         &format!(
@@ -79,23 +80,43 @@ fn a_browser_shows_the_page_to_everybody() {
     assert!(said.contains("ok   proof of work: ar"), "{said}");
 }
 
+/// Of each rung, in languages with long texts and with long letters.
 #[test]
-fn pages_come_compressed_to_those_who_ask() {
+fn pages_come_compressed_to_those_who_ask_and_are_small() {
+    let rungs = ["silent", "proof_of_work", "captcha", "third_party"];
+    let rules = rungs.map(|rung| {
+        format!(
+            "{{ name: {rung}, when: 'request.path == \"/{rung}\"', then: {{ challenge: {rung} }} }}"
+        )
+    });
+    let provider =
+        "third_party: { provider: turnstile, site_key: key, secret_file: provider.secret }";
     let upstream = upstream("");
-    let edge = edge(upstream.address, SILENT, "");
-    let plain = edge.get("/page").navigating().answer();
-    assert_eq!(plain.header("content-encoding"), None);
-    assert!(plain.text().contains("</html>"));
-    let gzip = edge.get("/page").navigating();
-    let gzip = gzip
-        .header("accept-encoding", "br;q=1, gzip;q=0.1")
-        .answer();
-    assert_eq!(gzip.header("content-encoding"), Some("gzip"));
-    assert!(gzip.body.len() < plain.body.len() && gzip.body.len() < 20_000);
-    let vary = "accept-encoding, accept-language";
-    assert_eq!(gzip.header("vary"), Some(vary));
-    let length = gzip.body.len().to_string();
-    assert_eq!(gzip.header("content-length"), Some(length.as_str()));
+    let edge = edge(upstream.address, &rules.join(", "), provider);
+    for rung in rungs {
+        for language in ["en", "fr", "de", "uk", "ar", "ja"] {
+            let path = format!("/{rung}");
+            let ask = edge.get(&path).navigating();
+            let ask = ask.header("accept-language", language);
+            let plain = ask.clone().answer();
+            assert_eq!(plain.header("content-language"), Some(language), "{rung}");
+            assert_eq!(plain.header("content-encoding"), None);
+            assert!(plain.text().contains("</html>"));
+            let gzip = ask.header("accept-encoding", "br;q=1, gzip;q=0.1").answer();
+            assert_eq!(gzip.header("content-encoding"), Some("gzip"));
+            let (small, large) = (gzip.body.len(), plain.body.len());
+            assert!(
+                small < large && small < 20_000,
+                "{rung} {language}: {small}"
+            );
+            let vary = "accept-encoding, accept-language";
+            assert_eq!(gzip.header("vary"), Some(vary));
+            assert_eq!(
+                gzip.header("content-length"),
+                Some(small.to_string().as_str())
+            );
+        }
+    }
 }
 
 #[test]

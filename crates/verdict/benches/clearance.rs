@@ -5,7 +5,7 @@
 use criterion::{Criterion, criterion_group, criterion_main};
 use std::{hint::black_box, net::IpAddr};
 use verdict::{
-    clearance::{Bearer, Clearance, Fingerprint, Grant, MAX_GRANTS, Shown, Standing},
+    clearance::{Bearer, Clearance, Fault, Fingerprint, Grant, MAX_GRANTS, Shown, Standing},
     decision::Rung,
     prefix::{Prefix, PrefixLengths},
     seal::Keyring,
@@ -54,9 +54,19 @@ fn clearance(criterion: &mut Criterion) {
             &long,
             held,
         ),
-        ("forged", forged, host, Standing::Nothing),
-        ("of no key of ours", stale, host, Standing::Nothing),
-        ("enormous", "A".repeat(8000), host, Standing::Nothing),
+        ("forged", forged, host, Standing::Nothing(Fault::Invalid)),
+        (
+            "of no key of ours",
+            stale,
+            host,
+            Standing::Nothing(Fault::Invalid),
+        ),
+        (
+            "enormous",
+            "A".repeat(8000),
+            host,
+            Standing::Nothing(Fault::Invalid),
+        ),
     ] {
         criterion.bench_function(&format!("clearance: {name}"), |bencher| {
             bencher.iter(|| {

@@ -130,7 +130,37 @@ pub enum Standing {
         /// along from other tokens, and would be lent once more with each new one.
         grant: Grant,
     },
-    Nothing,
+    Nothing(Fault),
+}
+
+/// Why a clearance proves nothing. Of several, the last one is worth telling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Fault {
+    /// No key of ours has sealed it as a clearance, or not all of it is there.
+    Invalid,
+    ForeignHost,
+    /// Its owner speaks TLS in another way.
+    ForeignClient,
+    ForeignNetwork,
+    /// Its time is over, or has not come.
+    Expired,
+    /// It was taken back.
+    Revoked,
+}
+
+impl Fault {
+    /// The label for metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Invalid => "invalid",
+            Self::ForeignHost => "foreign_host",
+            Self::ForeignClient => "foreign_client",
+            Self::ForeignNetwork => "foreign_network",
+            Self::Expired => "expired",
+            Self::Revoked => "revoked",
+        }
+    }
 }
 
 impl Clearance {
@@ -181,17 +211,27 @@ impl Clearance {
     }
 
     /// Opens a token that was sealed for `host`. Says nothing of networks and times yet.
-    #[must_use]
-    pub fn open(token: &[u8], keys: &Keyring, host: &str) -> Option<Self> {
+    ///
+    /// # Errors
+    /// It is no such token, or was sealed for another host.
+    pub fn open(token: &[u8], keys: &Keyring, host: &str) -> Result<Self, Fault> {
         if token.len() > MAX_TOKEN {
-            return None;
+            return Err(Fault::Invalid);
         }
         let mut buffer = [0; MAX_BYTES];
-        let mut fields = keys.open(token, Purpose::Clearance, &mut buffer)?;
-        let id = fields.array(ID)?;
-        if fields.field(HOST)? != host.as_bytes() {
-            return None;
+        let fields = keys.open(token, Purpose::Clearance, &mut buffer);
+        let (clearance, sealed_for) = fields.and_then(Self::read).ok_or(Fault::Invalid)?;
+        if sealed_for == host.as_bytes() {
+            Ok(clearance)
+        } else {
+            Err(Fault::ForeignHost)
         }
+    }
+
+    /// With the host.
+    fn read(mut fields: Reader<'_>) -> Option<(Self, &[u8])> {
+        let id = fields.array(ID)?;
+        let host = fields.field(HOST)?;
         let fingerprint = match fields.field(FINGERPRINT)? {
             [] => None,
             bytes => Some(Fingerprint::of(std::str::from_utf8(bytes).ok()?)?),
@@ -200,11 +240,12 @@ impl Clearance {
         while !fields.is_at_end() {
             grants.try_push(Grant::read(&mut fields)?).ok()?;
         }
-        Some(Self {
+        let clearance = Self {
             id,
             fingerprint,
             grants,
-        })
+        };
+        (!clearance.grants.is_empty()).then_some((clearance, host))
     }
 
     /// What this proves of its bearer, apart from the grants that are `revoked`.
@@ -219,30 +260,37 @@ impl Clearance {
             (Some(_), Shown::Nothing) => false,
         };
         if !bound {
-            return Standing::Nothing;
+            return Standing::Nothing(Fault::ForeignClient);
         }
-        let live = |grant: &&Grant| grant.is_live(bearer.now) && !revoked(grant);
+        let judge = |grant: &Grant| {
+            if !grant.is_live(bearer.now) {
+                Err(Fault::Expired)
+            } else if revoked(grant) {
+                Err(Fault::Revoked)
+            } else {
+                Ok(grant.rung)
+            }
+        };
         let here = |grant: &&Grant| grant.network == bearer.network;
-        let held = self.grants.iter().filter(here).filter(live);
-        if let Some(rung) = held.map(|grant| grant.rung).max() {
-            return Standing::Holds(rung);
+        let judged = self.grants.iter().filter(here).map(judge);
+        match judged.max_by_key(|judged| (judged.ok(), judged.err())) {
+            Some(Ok(rung)) => return Standing::Holds(rung),
+            Some(Err(fault)) => return Standing::Nothing(fault),
+            None => {}
         }
         let is_ipv4 = |network: Prefix| network.address().is_ipv4();
         let family = is_ipv4(bearer.network);
+        let mut networks = self.grants.iter().map(|grant| grant.network);
         let shows = matches!(bearer.shown, Shown::Fingerprint(_)) && self.fingerprint.is_some();
-        if !shows
-            || self
-                .grants
-                .iter()
-                .any(|grant| is_ipv4(grant.network) == family)
-        {
-            return Standing::Nothing;
+        let newest = self.grants.last().filter(|_| shows);
+        match newest {
+            Some(grant) if networks.all(|network| is_ipv4(network) != family) => judge(grant)
+                .map_or_else(Standing::Nothing, |_| Standing::Elsewhere {
+                    id: self.id,
+                    grant: *grant,
+                }),
+            _ => Standing::Nothing(Fault::ForeignNetwork),
         }
-        let newest = self.grants.last().filter(live);
-        newest.map_or(Standing::Nothing, |grant| Standing::Elsewhere {
-            id: self.id,
-            grant: *grant,
-        })
     }
 
     /// What a token proves of its bearer; see [`Self::standing`]. Allocates nothing.
@@ -253,7 +301,7 @@ impl Clearance {
         bearer: &Bearer<'_>,
         revoked: impl Fn(&Self, &Grant) -> bool,
     ) -> Standing {
-        Self::open(token, keys, bearer.host).map_or(Standing::Nothing, |clearance| {
+        Self::open(token, keys, bearer.host).map_or_else(Standing::Nothing, |clearance| {
             clearance.standing(bearer, |grant| revoked(&clearance, grant))
         })
     }

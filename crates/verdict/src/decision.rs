@@ -56,7 +56,7 @@ pub enum Rung {
     Silent,
     /// A while of computing.
     ProofOfWork,
-    /// Somebody reads, or listens, and types.
+    /// Somebody reads and types.
     Captcha,
     /// A provider vouches for the visitor.
     ThirdParty,

@@ -270,6 +270,7 @@ mod tests {
         assert_eq!(open(&key(), &token, Purpose::Ticket), None);
     }
 
+    /// CVE-2025-68113: ALTCHA signed its fields without delimiters.
     #[test]
     fn bytes_can_not_move_between_fields() {
         let one = Writer::new(Purpose::Clearance)

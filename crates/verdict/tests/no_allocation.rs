@@ -3,7 +3,7 @@
 use std::{net::IpAddr, num::NonZeroU32};
 use verdict::{
     Nanos,
-    clearance::{Bearer, Clearance, Fingerprint, Grant, MAX_GRANTS, Shown, Standing},
+    clearance::{Bearer, Clearance, Fault, Fingerprint, Grant, MAX_GRANTS, Shown, Standing},
     decision::{Action, Rung},
     policy::Policy,
     prefix::{Prefix, PrefixLengths},
@@ -82,11 +82,14 @@ fn verifying_a_clearance_allocates_nothing() {
     let seen = allocation_counter::measure(|| {
         for _ in 0..100 {
             assert_eq!(verify(&token, network(3)), Standing::Holds(Rung::Captcha));
-            assert_eq!(verify(&token, network(4)), Standing::Nothing);
+            assert_eq!(
+                verify(&token, network(4)),
+                Standing::Nothing(Fault::ForeignNetwork)
+            );
             let six = Prefix::of(IpAddr::from([0x2001; 8]), PrefixLengths::NETWORK);
             assert!(matches!(verify(&token, six), Standing::Elsewhere { .. }));
             for token in [&forged, &junk, &token[1..]] {
-                assert_eq!(verify(token, network(3)), Standing::Nothing);
+                assert_eq!(verify(token, network(3)), Standing::Nothing(Fault::Invalid));
             }
         }
     });

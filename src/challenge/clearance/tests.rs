@@ -95,8 +95,8 @@ impl Visitor {
         self
     }
 
-    fn rung(&self, challenges: &Challenges) -> Option<Rung> {
-        challenges.clearances().rung(&Bearer {
+    fn shown(&self, challenges: &Challenges) -> Option<Result<Rung, Fault>> {
+        challenges.clearances().shown(&Bearer {
             headers: &self.headers,
             network: network(self.address),
             ja4: self.ja4,
@@ -104,6 +104,10 @@ impl Visitor {
             host: self.host,
             now: self.now,
         })
+    }
+
+    fn rung(&self, challenges: &Challenges) -> Option<Rung> {
+        self.shown(challenges)?.ok()
     }
 }
 
@@ -376,4 +380,39 @@ fn stolen_cookies_add_nothing_to_ones_own() {
     let thief = thief.climb(&challenges, Rung::ProofOfWork);
     assert_eq!(thief.rung(&challenges), HELD);
     assert_eq!(thief.at("192.0.2.7").rung(&challenges), None);
+}
+
+/// What is counted of a request is what its best cookie was worth, or the nearest that one came to it.
+#[test]
+fn of_several_cookies_the_best_is_told() {
+    let challenges = build(&[FIRST], None);
+    let cookie =
+        |visitor: Visitor| visitor.climb(&challenges, Rung::Captcha).headers[COOKIE].clone();
+    let good = cookie(visitor());
+    let stolen = cookie(visitor().at("203.0.113.7"));
+    let old = cookie(Visitor {
+        now: NOW - 7200,
+        ..visitor()
+    });
+    let elsewhere = cookie(Visitor {
+        host: "else.example",
+        ..visitor()
+    });
+    let script = cookie(visitor().with(FIREFOX));
+    let cut = HeaderValue::from_str(&good.to_str().unwrap()[..90]).unwrap();
+    for (cookies, told) in [
+        (&[][..], None),
+        (&[&cut], Some(Err(Fault::Invalid))),
+        (&[&elsewhere, &cut], Some(Err(Fault::ForeignHost))),
+        (&[&elsewhere, &script], Some(Err(Fault::ForeignClient))),
+        (&[&stolen, &script], Some(Err(Fault::ForeignNetwork))),
+        (&[&old, &stolen], Some(Err(Fault::Expired))),
+        (&[&old, &good, &cut], Some(Ok(Rung::Captcha))),
+    ] {
+        let mut bearer = visitor();
+        for cookie in cookies {
+            bearer.headers.append(COOKIE, (*cookie).clone());
+        }
+        assert_eq!(bearer.shown(&challenges), told);
+    }
 }

@@ -220,6 +220,7 @@ fn exercised() -> Metrics {
     metrics.handshake("full");
     metrics.challenge("proof_of_work", "solved");
     metrics.challenge_solved("proof_of_work", Duration::from_millis(300));
+    metrics.clearance("good");
     metrics.challenge_provider("turnstile", "ok");
     metrics.crawler_lookup("verified");
     metrics.crawler_request();

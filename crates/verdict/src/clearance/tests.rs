@@ -122,11 +122,13 @@ fn it_holds_for_its_owner() {
 }
 
 #[test]
+#[allow(clippy::too_many_lines)] // A table.
 fn it_holds_for_nobody_else_nowhere_else_and_at_no_other_time() {
     let token = seal(&clearance());
-    for (story, bearer) in [
+    for (story, fault, bearer) in [
         (
             "expired",
+            Fault::Expired,
             Bearer {
                 now: NOW + HOUR,
                 ..owner()
@@ -134,6 +136,7 @@ fn it_holds_for_nobody_else_nowhere_else_and_at_no_other_time() {
         ),
         (
             "at the end of time",
+            Fault::Expired,
             Bearer {
                 now: u64::MAX,
                 ..owner()
@@ -141,14 +144,16 @@ fn it_holds_for_nobody_else_nowhere_else_and_at_no_other_time() {
         ),
         (
             "not yet issued, by more than clocks differ",
+            Fault::Expired,
             Bearer {
                 now: NOW - CLOCK_SKEW - 1,
                 ..owner()
             },
         ),
-        ("in 1970", Bearer { now: 0, ..owner() }),
+        ("in 1970", Fault::Expired, Bearer { now: 0, ..owner() }),
         (
             "another host",
+            Fault::ForeignHost,
             Bearer {
                 host: "other.example.com",
                 ..owner()
@@ -156,6 +161,7 @@ fn it_holds_for_nobody_else_nowhere_else_and_at_no_other_time() {
         ),
         (
             "no host",
+            Fault::ForeignHost,
             Bearer {
                 host: "",
                 ..owner()
@@ -163,6 +169,7 @@ fn it_holds_for_nobody_else_nowhere_else_and_at_no_other_time() {
         ),
         (
             "another network",
+            Fault::ForeignNetwork,
             Bearer {
                 network: network("192.0.3.7"),
                 ..owner()
@@ -170,6 +177,7 @@ fn it_holds_for_nobody_else_nowhere_else_and_at_no_other_time() {
         ),
         (
             "the same address in another length",
+            Fault::ForeignNetwork,
             Bearer {
                 network: Prefix::of("192.0.2.0".parse().unwrap(), PrefixLengths::CLIENT),
                 ..owner()
@@ -177,6 +185,7 @@ fn it_holds_for_nobody_else_nowhere_else_and_at_no_other_time() {
         ),
         (
             "another browser",
+            Fault::ForeignClient,
             Bearer {
                 shown: shown(FIREFOX),
                 ..owner()
@@ -184,6 +193,7 @@ fn it_holds_for_nobody_else_nowhere_else_and_at_no_other_time() {
         ),
         (
             "in plaintext",
+            Fault::ForeignClient,
             Bearer {
                 shown: Shown::Nothing,
                 ..owner()
@@ -191,6 +201,7 @@ fn it_holds_for_nobody_else_nowhere_else_and_at_no_other_time() {
         ),
         (
             "another browser, in a network of the other family",
+            Fault::ForeignClient,
             Bearer {
                 network: network("2001:db8::1"),
                 shown: shown(FIREFOX),
@@ -199,6 +210,7 @@ fn it_holds_for_nobody_else_nowhere_else_and_at_no_other_time() {
         ),
         (
             "in plaintext, in a network of the other family",
+            Fault::ForeignClient,
             Bearer {
                 network: network("2001:db8::1"),
                 shown: Shown::Nothing,
@@ -207,6 +219,7 @@ fn it_holds_for_nobody_else_nowhere_else_and_at_no_other_time() {
         ),
         (
             "by way of a proxy, in a network of the other family",
+            Fault::ForeignNetwork,
             Bearer {
                 network: network("2001:db8::1"),
                 shown: Shown::Proxied,
@@ -216,7 +229,7 @@ fn it_holds_for_nobody_else_nowhere_else_and_at_no_other_time() {
     ] {
         assert_eq!(
             verify(token.as_bytes(), &bearer),
-            Standing::Nothing,
+            Standing::Nothing(fault),
             "{story}"
         );
     }
@@ -236,7 +249,10 @@ fn without_a_fingerprint_it_is_bound_by_the_network() {
             network: network("2001:db8::1"),
             ..bearer
         };
-        assert_eq!(verify(token.as_bytes(), &elsewhere), Standing::Nothing);
+        assert_eq!(
+            verify(token.as_bytes(), &elsewhere),
+            Standing::Nothing(Fault::ForeignNetwork)
+        );
     }
 }
 
@@ -258,15 +274,21 @@ fn on_the_other_family_it_may_be_its_owner() {
     assert_eq!(verify(seal(&held).as_bytes(), &bearer), elsewhere);
     // What was taken back proves nothing there either.
     let revoked = held.standing(&bearer, |_| true);
-    assert_eq!(revoked, Standing::Nothing);
+    assert_eq!(revoked, Standing::Nothing(Fault::Revoked));
     let late = Bearer {
         now: NOW + HOUR,
         ..bearer
     };
-    assert_eq!(verify(seal(&held).as_bytes(), &late), Standing::Nothing);
+    assert_eq!(
+        verify(seal(&held).as_bytes(), &late),
+        Standing::Nothing(Fault::Expired)
+    );
     // Whose family is among the grants has climbed there, and climbs again in another network.
     held.grants.push(grant(network("2001:db8:1::1")));
-    assert_eq!(verify(seal(&held).as_bytes(), &bearer), Standing::Nothing);
+    assert_eq!(
+        verify(seal(&held).as_bytes(), &bearer),
+        Standing::Nothing(Fault::ForeignNetwork)
+    );
 }
 
 #[test]
@@ -275,10 +297,13 @@ fn what_is_revoked_holds_no_more() {
     let with = |revoked: &dyn Fn(&Clearance, &Grant) -> bool| {
         Clearance::verify(token.as_bytes(), &keys(), &owner(), revoked)
     };
-    assert_eq!(with(&|_, grant| grant.network == home()), Standing::Nothing);
+    assert_eq!(
+        with(&|_, grant| grant.network == home()),
+        Standing::Nothing(Fault::Revoked)
+    );
     assert_eq!(
         with(&|clearance, _| clearance.fingerprint == Fingerprint::of(CHROME)),
-        Standing::Nothing
+        Standing::Nothing(Fault::Revoked)
     );
     assert_eq!(with(&|_, grant| grant.issued < NOW), HELD);
 }
@@ -289,22 +314,41 @@ fn a_forged_or_truncated_token_is_nothing() {
     for at in 0..token.len() {
         let mut forged = token.clone().into_bytes();
         forged[at] = if forged[at] == b'A' { b'B' } else { b'A' };
-        assert_eq!(verify(&forged, &owner()), Standing::Nothing, "{at}");
+        assert_eq!(
+            verify(&forged, &owner()),
+            Standing::Nothing(Fault::Invalid),
+            "{at}"
+        );
         let short = &token.as_bytes()[..at];
-        assert_eq!(verify(short, &owner()), Standing::Nothing, "{at}");
+        assert_eq!(
+            verify(short, &owner()),
+            Standing::Nothing(Fault::Invalid),
+            "{at}"
+        );
         let cut = &token.as_bytes()[at + 1..];
-        assert_eq!(verify(cut, &owner()), Standing::Nothing, "{at}");
+        assert_eq!(
+            verify(cut, &owner()),
+            Standing::Nothing(Fault::Invalid),
+            "{at}"
+        );
     }
     // Cut where the bytes are cut, too.
     let bytes = URL_SAFE_NO_PAD.decode(&token).unwrap();
     for at in 0..bytes.len() {
         let cut = URL_SAFE_NO_PAD.encode(&bytes[..at]);
-        assert_eq!(verify(cut.as_bytes(), &owner()), Standing::Nothing, "{at}");
+        assert_eq!(
+            verify(cut.as_bytes(), &owner()),
+            Standing::Nothing(Fault::Invalid),
+            "{at}"
+        );
     }
     for enormous in [MAX_TOKEN + 1, 8 * 1024, 1 << 20] {
         let mut long = token.clone();
         long.extend(std::iter::repeat_n('A', enormous - token.len()));
-        assert_eq!(verify(long.as_bytes(), &owner()), Standing::Nothing);
+        assert_eq!(
+            verify(long.as_bytes(), &owner()),
+            Standing::Nothing(Fault::Invalid)
+        );
     }
 }
 
@@ -321,26 +365,38 @@ fn a_token_of_another_version_purpose_or_key_is_nothing() {
     };
     for version in [0, 2, b'1', 255] {
         let token = swapped(0, version);
-        assert_eq!(verify(token.as_bytes(), &owner()), Standing::Nothing);
+        assert_eq!(
+            verify(token.as_bytes(), &owner()),
+            Standing::Nothing(Fault::Invalid)
+        );
     }
     for purpose in [0, b't', b'C', 255] {
         let token = swapped(1, purpose);
-        assert_eq!(verify(token.as_bytes(), &owner()), Standing::Nothing);
+        assert_eq!(
+            verify(token.as_bytes(), &owner()),
+            Standing::Nothing(Fault::Invalid)
+        );
     }
     // Sealed by a key that is not, or no more, in the file; and passed off as one that is.
     let other = clearance().seal(&Key::new(b"another secret").into(), HOST);
     let other = other.unwrap();
-    assert_eq!(verify(other.as_bytes(), &owner()), Standing::Nothing);
+    assert_eq!(
+        verify(other.as_bytes(), &owner()),
+        Standing::Nothing(Fault::Invalid)
+    );
     let mut forged = URL_SAFE_NO_PAD.decode(&other).unwrap();
     forged[2..6].copy_from_slice(&bytes[2..6]);
     let forged = URL_SAFE_NO_PAD.encode(forged);
-    assert_eq!(verify(forged.as_bytes(), &owner()), Standing::Nothing);
+    assert_eq!(
+        verify(forged.as_bytes(), &owner()),
+        Standing::Nothing(Fault::Invalid)
+    );
     // With two keys, the id of the one does not open what the other has sealed.
     let both = Keyring::new(SECRET, [&b"another secret"[..]]);
     let verify_both =
         |token: &str| Clearance::verify(token.as_bytes(), &both, &owner(), |_, _| false);
     assert_eq!(verify_both(&other), HELD);
-    assert_eq!(verify_both(&forged), Standing::Nothing);
+    assert_eq!(verify_both(&forged), Standing::Nothing(Fault::Invalid));
 }
 
 #[test]
@@ -357,7 +413,10 @@ fn a_ticket_is_no_clearance_and_a_clearance_no_ticket() {
         detail: Detail::new(),
     };
     let ticket = ticket.seal(&keys()).unwrap();
-    assert_eq!(verify(ticket.as_bytes(), &owner()), Standing::Nothing);
+    assert_eq!(
+        verify(ticket.as_bytes(), &owner()),
+        Standing::Nothing(Fault::Invalid)
+    );
     let token = seal(&clearance());
     assert_eq!(Ticket::open(token.as_bytes(), &keys()), None);
     assert!(Ticket::open(ticket.as_bytes(), &keys()).is_some());
@@ -446,7 +505,7 @@ fn fields_can_not_be_spliced() {
         let token = sealed(fields);
         assert_eq!(
             verify(token.as_bytes(), &owner()),
-            Standing::Nothing,
+            Standing::Nothing(Fault::Invalid),
             "{story}"
         );
     }
@@ -482,7 +541,7 @@ fn a_visitor_who_moves_keeps_both_networks_each_at_its_rung() {
     assert_eq!(at(home(), 60), Standing::Holds(Rung::Captcha));
     assert_eq!(at(mobile, 60), HELD);
     // Each network keeps its own end.
-    assert_eq!(at(home(), HOUR), Standing::Nothing);
+    assert_eq!(at(home(), HOUR), Standing::Nothing(Fault::Expired));
     assert_eq!(at(mobile, HOUR), HELD);
 }
 
@@ -582,7 +641,7 @@ fn a_fingerprint_is_the_cipher_part_of_a_ja4() {
 proptest! {
     #[test]
     fn no_bytes_are_a_clearance(token in prop::collection::vec(any::<u8>(), 0..400)) {
-        prop_assert_eq!(verify(&token, &owner()), Standing::Nothing);
+        prop_assert_eq!(verify(&token, &owner()), Standing::Nothing(Fault::Invalid));
     }
 
     #[test]
@@ -598,7 +657,7 @@ proptest! {
             let grant = Grant { rung: Rung::ProofOfWork, network, issued, expires };
             let made = Clearance::new(id, fingerprint, grant);
             let token = made.seal(&keys(), &host).unwrap();
-            prop_assert_eq!(Clearance::open(token.as_bytes(), &keys(), &host), Some(made));
+            prop_assert_eq!(Clearance::open(token.as_bytes(), &keys(), &host), Ok(made));
         }
     }
 
