@@ -2,11 +2,15 @@
 //! record.
 
 use crate::{
-    bans::Bans, config::model, generation::Generation, listener::conduct::Conduct, record::Recorder,
+    bans::{Bans, below::Below},
+    config::model,
+    generation::Generation,
+    listener::conduct::Conduct,
+    record::Recorder,
 };
 use arc_swap::ArcSwap;
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicU32, Ordering},
 };
 
@@ -17,6 +21,8 @@ pub struct Edge {
     /// The configuration of that same generation, for the stages that need nothing else.
     pub config: model::Current,
     pub bans: Arc<Bans>,
+    /// What drops their packets in the kernel, once that is begun; never where it is not configured.
+    pub below: Arc<OnceLock<Below>>,
     pub recorder: Arc<Recorder>,
     /// Clients that behaved of late: they come first when handshakes are more than a worker can do.
     pub conduct: Arc<Conduct>,

@@ -9,10 +9,12 @@
 //!
 //! A worker, a listener or a task that ends before its time ends the process, with an error.
 
+mod guard;
 pub mod handover;
 mod open_files;
 mod parent;
 mod program;
+mod protected;
 mod pulse;
 mod reload;
 mod sources;
@@ -23,6 +25,7 @@ mod worker;
 
 use crate::{
     admin::Readiness,
+    bans::state::StateFile,
     config::{self, Config},
     edge::Edge,
 };
@@ -32,7 +35,7 @@ use handover::{
 };
 use program::Program;
 use reload::Reloader;
-use start::{Origin, duplicate, protect, start_tasks, warn_of};
+use start::{Origin, duplicate, start_tasks, warn_of};
 use std::{
     future::pending,
     io,
@@ -56,7 +59,7 @@ use worker::Workers;
 /// Serves a configuration until SIGTERM or SIGINT. `workers` is one a core unless given.
 #[must_use]
 pub fn run(path: &Path, workers: Option<NonZeroUsize>) -> ExitCode {
-    let origin = match Origin::find() {
+    let mut origin = match Origin::find() {
         Ok(origin) => origin,
         Err(error) => {
             error!(%error, "can't start");
@@ -71,6 +74,7 @@ pub fn run(path: &Path, workers: Option<NonZeroUsize>) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    origin.guard(&config);
     let workers = workers
         .or_else(|| thread::available_parallelism().ok())
         .unwrap_or(NonZeroUsize::MIN);
@@ -114,6 +118,12 @@ async fn serve(
             Err(error)
         }
     };
+    if let Some(state) = &running.state {
+        state.close();
+    }
+    if let Some(below) = running.edge.below.get() {
+        below.close();
+    }
     running.edge.recorder.access_log().stop();
     result
 }
@@ -145,6 +155,8 @@ enum Reason {
 /// What runs.
 struct Running {
     edge: Arc<Edge>,
+    /// The file that bans are kept in.
+    state: Option<Arc<StateFile>>,
     reloader: Reloader,
     workers: Workers,
     vital: Vital,
@@ -248,6 +260,8 @@ impl Running {
             listeners: self.reloader.listeners().duplicate()?,
             admin: self.admin.as_ref().map(duplicate).transpose()?,
             bans: Arc::clone(&self.edge.bans),
+            state: self.state.clone(),
+            below: Arc::clone(&self.edge.below),
         };
         Upgrade::begin(program, offer)
     }

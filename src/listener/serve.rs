@@ -82,6 +82,7 @@ async fn establish(
     // One deadline for both: the PROXY header and the handshake behind it.
     let deadline = Instant::now() + timeouts.handshake;
     let mut ends = (from, local);
+    let mut proxied = false;
     if settings.proxy_protocol {
         match timeout_at(deadline, proxy_protocol::read(&mut tcp)).await {
             Ok(Ok(Proxied::Local)) => {}
@@ -90,6 +91,7 @@ async fn establish(
                 destination,
             })) => {
                 ends = (canonical(source), canonical(destination));
+                proxied = true;
                 let config = shared.config.load_full();
                 // The only holder so far: nothing else was begun with it.
                 let place = &mut Arc::get_mut(alive)?.place;
@@ -119,6 +121,7 @@ async fn establish(
         Arc::new(Connection {
             listener: Arc::clone(&alive.endpoint.name),
             peer: ends.0,
+            proxied,
             local: ends.1,
             tls,
             standing: Standing::default(),

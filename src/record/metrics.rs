@@ -7,7 +7,7 @@ mod handles;
 mod process;
 mod sources;
 
-pub use sources::{CertificateExpiry, EndpointCount, Sources};
+pub use sources::{CertificateExpiry, EndpointCount, KernelFigures, Sources};
 
 use handles::{Cells, Names, Words};
 use parking_lot::RwLock;
@@ -51,6 +51,7 @@ pub struct Metrics {
     last_reload_successful: IntGauge,
     last_reload_success_time: IntGauge,
     bans_placed: IntCounterVec,
+    ban_state_failures: IntCounter,
     ban_names: Names<IntCounter>,
     access_log_dropped: IntCounter,
     panics: IntCounter,
@@ -236,6 +237,11 @@ impl Metrics {
                 &["source"],
             ),
             ban_names: Names::default(),
+            ban_state_failures: counter(
+                &registry,
+                "rempart_ban_state_failures_total",
+                "Times that the file of bans could not be read or written.",
+            ),
             access_log_dropped: counter(
                 &registry,
                 "rempart_access_log_dropped_total",
@@ -403,6 +409,11 @@ impl Metrics {
     pub fn ban_placed(&self, source: &str) {
         let make = || self.bans_placed.with_label_values(&[source]);
         self.ban_names.with(source, make, IntCounter::inc);
+    }
+
+    /// The file of bans could not be read or written.
+    pub fn ban_state_failed(&self) {
+        self.ban_state_failures.inc();
     }
 
     /// A panic was caught.
