@@ -11,6 +11,7 @@
 mod admin;
 mod alerts;
 mod attacks;
+mod bans;
 mod basics;
 mod budgets;
 mod bulkhead;
