@@ -27,8 +27,9 @@ use verdict::{
 /// Forgotten entries that one new ban clears away, so that each is cleared once and no ban takes
 /// long.
 const CLEARED_AT_ONCE: usize = 4;
-/// Slots grow by this part of what there is: doubling would waste half of a large table.
-const GROWTH: usize = 8;
+/// Past so many slots there is room for all at once. What is not used of it takes no memory, while
+/// each further move would leave what was there before behind.
+const FEW: usize = 1024;
 
 #[derive(Debug)]
 pub(super) struct Shard {
@@ -302,11 +303,16 @@ impl Shard {
         evicted
     }
 
+    fn make_space(&mut self) {
+        let more = self.capacity.saturating_sub(self.slots.len());
+        self.slots.reserve_exact(more);
+        self.ends.reserve_exact(more);
+        self.index.reserve(more, again(&self.slots, &self.hasher));
+    }
+
     fn push(&mut self, key: Key, record: &Record) {
-        if self.slots.len() == self.slots.capacity() {
-            let more = (self.slots.len() / GROWTH).max(16);
-            self.slots.reserve_exact(more);
-            self.ends.reserve_exact(more);
+        if self.slots.len() == self.slots.capacity() && self.slots.len() >= FEW {
+            self.make_space();
         }
         let (Ok(at), Ok(place)) = (
             u32::try_from(self.slots.len()),
@@ -327,13 +333,9 @@ impl Shard {
         });
         self.ends.push(at);
         self.rise(place as usize);
-        let (slots, hasher) = (&self.slots, &self.hasher);
-        let hash_of = |at: &u32| {
-            let slot = slots.get(*at as usize);
-            slot.map_or(0, |slot| hasher.hash_one(slot.key.number()))
-        };
+        let hash = self.hash(key);
         self.index
-            .insert_unique(hasher.hash_one(key.number()), at, hash_of);
+            .insert_unique(hash, at, again(&self.slots, &self.hasher));
         if let Some(comment) = &record.comment {
             self.comments.insert(key, Arc::clone(comment));
         }
@@ -418,6 +420,14 @@ impl Shard {
                 _ => break,
             }
         }
+    }
+}
+
+/// The hashes of slots that are known by their numbers, for an index that moves.
+fn again<'a>(slots: &'a [Slot], hasher: &'a RandomState) -> impl Fn(&u32) -> u64 + 'a {
+    |at| {
+        let slot = slots.get(*at as usize);
+        slot.map_or(0, |slot| hasher.hash_one(slot.key.number()))
     }
 }
 
