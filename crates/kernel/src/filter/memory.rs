@@ -115,4 +115,8 @@ impl Filter for Memory {
     fn reflectors(&mut self) -> io::Result<Vec<Reflector>> {
         Ok(Vec::new())
     }
+
+    fn drop_reflected(&mut self, _: &[u16]) -> io::Result<()> {
+        Ok(())
+    }
 }

@@ -10,9 +10,10 @@ use super::{
         Change, Hello, MAGIC, MAX_ASKED, MAX_CHANGES, MAX_PROTECTED, Reply, Report, Request,
         VERSION,
     },
+    reflections::Reflections,
     session::Session,
 };
-use crate::filter::{Ban, Filter, Nanos};
+use crate::filter::{Ban, Filter, MAX_PROTECTED as MAX_PROTECTED_BY_FILTER, Nanos};
 use ipnet::IpNet;
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -34,8 +35,10 @@ const MAX_CLIENTS: usize = 32;
 const MAX_DEPARTED: usize = 32;
 /// How long: a proxy that restarts comes back and says its bans again.
 const DEPARTED_STAY: Nanos = 30_000_000_000;
-/// Networks protected by all clients together.
-pub const MAX_PROTECTED_IN_ALL: usize = 65_536;
+/// Networks protected by all clients together: room is left for what the host needs.
+const MAX_PROTECTED_IN_ALL: usize = MAX_PROTECTED_BY_FILTER as usize - 1024;
+/// How often the host's addresses, gateways and name servers are read again.
+const SURROUNDINGS_EVERY: Nanos = 10_000_000_000;
 /// Networks that are let go of in a turn.
 const RELEASES: usize = 1024;
 /// The longest that the guard sleeps: bans end in the kernel by themselves, its memory of them here.
@@ -47,6 +50,8 @@ pub struct Server {
     notes: Vec<String>,
     /// Protected whatever clients say.
     own: Vec<IpNet>,
+    surroundings: Option<Surroundings>,
+    reflections: Option<Reflections>,
     listener: Option<UnixListener>,
     sessions: Vec<Session>,
     departed: VecDeque<Departed>,
@@ -55,6 +60,13 @@ pub struct Server {
     releases: VecDeque<IpNet>,
     refused: u64,
     next_id: ClientId,
+}
+
+/// Networks that the host needs to live; they change with its addresses.
+struct Surroundings {
+    read: fn() -> io::Result<Vec<IpNet>>,
+    networks: Vec<IpNet>,
+    again: Nanos,
 }
 
 struct Departed {
@@ -90,6 +102,8 @@ impl Server {
             filter,
             notes,
             own,
+            surroundings: None,
+            reflections: None,
             listener: None,
             sessions: Vec::new(),
             departed: VecDeque::new(),
@@ -98,6 +112,24 @@ impl Server {
             refused: 0,
             next_id: 0,
         })
+    }
+
+    /// Also protects what is read here, again every few seconds.
+    pub fn protect_surroundings(&mut self, read: fn() -> io::Result<Vec<IpNet>>) -> io::Result<()> {
+        let networks = read()?;
+        let again = now().saturating_add(SURROUNDINGS_EVERY);
+        self.surroundings = Some(Surroundings {
+            read,
+            networks,
+            again,
+        });
+        let all = self.all_protected(&[]);
+        self.filter.protect(&all)
+    }
+
+    /// Drops reflected floods while they last.
+    pub fn drop_reflected(&mut self) {
+        self.reflections = Some(Reflections::default());
     }
 
     /// Takes clients from a socket, until told to stop.
@@ -369,6 +401,7 @@ impl Server {
 
     fn all_protected(&self, besides: &[IpNet]) -> Vec<IpNet> {
         let mut all: BTreeSet<IpNet> = self.own.iter().chain(besides).copied().collect();
+        all.extend(self.surroundings.iter().flat_map(|one| &one.networks));
         all.extend(self.sessions.iter().flat_map(|one| &one.protected));
         all.extend(self.departed.iter().flat_map(|one| &one.protected));
         all.into_iter().collect()
@@ -411,6 +444,35 @@ impl Server {
         })
     }
 
+    /// Reads again what the host needs, and what floods it.
+    fn look_around(&mut self, now: Nanos) -> io::Result<()> {
+        if let Some(surroundings) = &mut self.surroundings
+            && surroundings.again <= now
+        {
+            surroundings.again = now.saturating_add(SURROUNDINGS_EVERY);
+            match (surroundings.read)() {
+                Ok(networks) if networks != surroundings.networks => {
+                    surroundings.networks = networks;
+                    let all = self.all_protected(&[]);
+                    self.filter.protect(&all)?;
+                }
+                Ok(_) => {}
+                Err(error) => warn!(%error, "what the host needs could not be read again"),
+            }
+        }
+        if let Some(reflections) = &mut self.reflections
+            && reflections.is_due(now)
+            && let Some(ports) = reflections.sample(&self.filter.reflectors()?, now)
+        {
+            info!(
+                ?ports,
+                "reflected floods are dropped from these ports and no others"
+            );
+            self.filter.drop_reflected(&ports)?;
+        }
+        Ok(())
+    }
+
     fn depart(&mut self, session: Session, now: Nanos) {
         if !session.greeted {
             return;
@@ -425,6 +487,7 @@ impl Server {
 
     /// Lets go of what ended, and of clients that did not come back.
     fn settle(&mut self, now: Nanos) -> io::Result<()> {
+        self.look_around(now)?;
         let surplus = self.departed.len().saturating_sub(MAX_DEPARTED);
         let due = self
             .departed
