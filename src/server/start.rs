@@ -152,6 +152,8 @@ pub async fn start(
     };
     let (listeners, sockets) = Listeners::bind_with(config, workers.get(), &mut inherited)?;
     leave_out(&inherited, takes_over);
+    // Workers inherit what is left: nothing.
+    guard::give_up_the_rest(config);
     let beat = supervisor.watchdog().map(|within| within / SIGNS_OF_LIFE);
     let mut running = Workers::new(beat);
     running.start(sockets, &shared(&edge, stopping.clone()), &edge, &stopping)?;

@@ -26,6 +26,7 @@ mod desync;
 mod examples;
 mod fingerprint;
 mod forward;
+mod guard;
 mod handshakes;
 mod harness;
 mod hostile;
