@@ -31,6 +31,7 @@ pub mod forward;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod generation;
+pub mod guard;
 pub mod identify;
 pub mod listener;
 pub mod logs;

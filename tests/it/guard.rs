@@ -213,6 +213,10 @@ fn wait_for_backend(edge: &Edge, backend: &str) {
     });
 }
 
+fn is_in_use(edge: &Edge, backend: &str) -> bool {
+    edge.metric("rempart_kernel_backend", &[("backend", backend)]) > 0.5
+}
+
 fn remove(edge: &Edge, prefix: &str) {
     let admin = format!("http://{}", edge.admin());
     let token = edge.folder.path("secrets/admin.token");
@@ -249,10 +253,7 @@ fn a_ban_stops_packets(backend: &str) {
     let bans = format!("kernel: {{ backend: {backend}{interfaces}, ports: all }}");
     let edge = field.start(Folder::new(), &bans);
     wait_for_backend(&edge, backend);
-    assert_eq!(
-        edge.metric("rempart_kernel_backend", &[("backend", backend)]),
-        1.0
-    );
+    assert!(is_in_use(&edge, backend));
 
     for (bad, good) in [(field.v4(8), field.v4(11)), (field.v6(8), field.v6(9))] {
         assert_eq!(field.ask(bad, "/", ""), Some(403));
@@ -264,15 +265,15 @@ fn a_ban_stops_packets(backend: &str) {
     let dropped = || edge.metric("rempart_kernel_dropped_packets_total", &[]);
     wait_until("dropped packets", 10, || dropped() >= 2.0);
     let listed = edge.api("/api/bans").answer().json();
-    let of_v4 = listed["bans"].as_array().unwrap().iter();
-    let of_v4 = of_v4.filter(|ban| ban["prefix"] == format!("{}/32", field.v4(8)));
-    let ban = of_v4.last().unwrap();
+    let mut bans = listed["bans"].as_array().unwrap().iter();
+    let bad = format!("{}/32", field.v4(8));
+    let ban = bans.find(|ban| ban["prefix"] == bad).unwrap();
     assert_eq!(
         (&ban["backend"], &ban["source"]),
         (&backend.into(), &"attack".into())
     );
     assert!(ban["hits"].as_u64() >= Some(1), "{ban}");
-    assert_eq!(edge.metric("rempart_bans", &[("backend", backend)]), 2.0);
+    assert!(edge.metric("rempart_bans", &[("backend", backend)]) > 1.5);
 
     // Un-ban restores.
     remove(&edge, &field.v4(8).to_string());
@@ -295,9 +296,8 @@ fn a_ban_stops_packets(backend: &str) {
     }
     assert_eq!(field.ask(proxy, "/", ""), Some(403));
     let listed = edge.api("/api/bans").answer().json();
-    let of_proxy = listed["bans"].as_array().unwrap().iter();
-    let mut of_proxy = of_proxy.filter(|ban| ban["prefix"] == "203.0.113.7/32");
-    let ban = of_proxy.next().unwrap();
+    let mut bans = listed["bans"].as_array().unwrap().iter();
+    let ban = bans.find(|ban| ban["prefix"] == "203.0.113.7/32").unwrap();
     assert_eq!(
         (&ban["backend"], &ban["proxied"]),
         (&"user_space".into(), &true.into())
@@ -426,10 +426,7 @@ fn a_shared_guard_outlives_its_proxies_for_a_while() {
     guard.signal("TERM");
     guard.wait(10);
     wait_until("its end", 20, || kernel(&edge)["backend"].is_null());
-    assert_eq!(
-        edge.metric("rempart_kernel_backend", &[("backend", "user_space")]),
-        1.0
-    );
+    assert!(is_in_use(&edge, "user_space"));
     assert_eq!(field.meets(bad), Met::Connected);
     assert_eq!(field.ask(bad, "/", ""), None, "user space goes on");
     let _guard = Process::start(field.inside().args([
@@ -467,10 +464,7 @@ fn without_rights_it_serves_and_says_what_is_lacking() {
     let log = edge.log();
     assert_eq!(log.matches("lacks CAP_NET_ADMIN").count(), 1, "{log}");
     assert!(log.contains("bans.kernel.guard"), "{log}");
-    assert_eq!(
-        edge.metric("rempart_kernel_backend", &[("backend", "user_space")]),
-        1.0
-    );
+    assert!(is_in_use(&edge, "user_space"));
     assert_eq!(field.ask(field.v4(8), "/attack", ""), None);
     assert_eq!(
         field.ask(field.v4(8), "/", ""),

@@ -32,7 +32,7 @@ use nix::{
         signal::{SigSet, Signal},
         signalfd::{SfdFlags, SignalFd},
     },
-    unistd::{Group, chown},
+    unistd::{Gid, Group, chown},
 };
 use std::{
     fs, io,
@@ -118,12 +118,7 @@ fn listen(path: &Path, group: Option<&str>) -> io::Result<UnixListener> {
             format!("can't listen on {}: {error}", path.display()),
         )
     };
-    let group = match group {
-        None => None,
-        Some(name) => Some(Group::from_name(name)?.ok_or_else(|| {
-            io::Error::new(io::ErrorKind::NotFound, format!("there is no group {name}"))
-        })?),
-    };
+    let group = group.map(gid).transpose()?;
     if path.exists() {
         if UnixStream::connect(path).is_ok() {
             let why = format!("another guard listens on {}", path.display());
@@ -137,8 +132,17 @@ fn listen(path: &Path, group: Option<&str>) -> io::Result<UnixListener> {
     nix::sys::stat::umask(mask);
     let listener = bound.map_err(failed)?;
     if let Some(group) = group {
-        chown(path, None, Some(group.gid))?;
+        chown(path, None, Some(group))?;
     }
     fs::set_permissions(path, fs::Permissions::from_mode(0o660)).map_err(failed)?;
     Ok(listener)
+}
+
+/// A group by its name, or its number where no file names it.
+fn gid(name: &str) -> io::Result<Gid> {
+    if let Ok(number) = name.parse() {
+        return Ok(Gid::from_raw(number));
+    }
+    let why = || io::Error::new(io::ErrorKind::NotFound, format!("there is no group {name}"));
+    Ok(Group::from_name(name)?.ok_or_else(why)?.gid)
 }

@@ -4,23 +4,23 @@
 //! An error of the filter ends the guard, and with it all bans in the kernel; an error of a client
 //! ends that client's connection.
 
+mod requests;
+mod upkeep;
+
 use super::{
     ledger::{ClientId, Ledger},
-    protocol::{
-        Change, Hello, MAGIC, MAX_ASKED, MAX_CHANGES, MAX_PROTECTED, Reply, Report, Request,
-        VERSION,
-    },
+    protocol::Reply,
     reflections::Reflections,
     session::Session,
 };
-use crate::filter::{Ban, Filter, MAX_PROTECTED as MAX_PROTECTED_BY_FILTER, Nanos};
+use crate::filter::{Filter, Nanos};
 use ipnet::IpNet;
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     time::{ClockId, clock_gettime},
 };
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::VecDeque,
     io,
     os::{
         fd::{AsFd, BorrowedFd},
@@ -28,19 +28,11 @@ use std::{
     },
     time::Duration,
 };
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
+use upkeep::SURROUNDINGS_EVERY;
 
 const MAX_CLIENTS: usize = 32;
-/// Clients that are gone and whose bans stay for a while.
-const MAX_DEPARTED: usize = 32;
-/// How long: a proxy that restarts comes back and says its bans again.
-const DEPARTED_STAY: Nanos = 30_000_000_000;
-/// Networks protected by all clients together: room is left for what the host needs.
-const MAX_PROTECTED_IN_ALL: usize = MAX_PROTECTED_BY_FILTER as usize - 1024;
-/// How often the host's addresses, gateways and name servers are read again.
-const SURROUNDINGS_EVERY: Nanos = 10_000_000_000;
-/// Networks that are let go of in a turn.
-const RELEASES: usize = 1024;
+const COMPLAINTS_EVERY: Nanos = 1_000_000_000;
 /// The longest that the guard sleeps: bans end in the kernel by themselves, its memory of them here.
 const TURN: Duration = Duration::from_secs(1);
 
@@ -60,6 +52,7 @@ pub struct Server {
     releases: VecDeque<IpNet>,
     refused: u64,
     next_id: ClientId,
+    complaints: Complaints,
 }
 
 /// Networks that the host needs to live; they change with its addresses.
@@ -111,6 +104,7 @@ impl Server {
             releases: VecDeque::new(),
             refused: 0,
             next_id: 0,
+            complaints: Complaints::default(),
         })
     }
 
@@ -212,10 +206,7 @@ impl Server {
         match listener.accept() {
             Ok((stream, _)) if self.sessions.len() < MAX_CLIENTS => self.serve(stream),
             Ok((stream, _)) => {
-                warn!(
-                    clients = MAX_CLIENTS,
-                    "a client was refused: there are too many"
-                );
+                self.complain("there are too many");
                 let why = format!("{MAX_CLIENTS} clients are connected, and no more are taken");
                 if let Ok(mut session) = Session::new(self.next_id, stream, now()) {
                     let _ = session.answer(&Reply::Refused(why), now());
@@ -227,6 +218,18 @@ impl Server {
                 Ok(())
             }
         }
+    }
+
+    /// Logs that a client was refused something.
+    fn complain(&mut self, why: &str) {
+        let now = now();
+        if now < self.complaints.next {
+            self.complaints.left_out += 1;
+            return;
+        }
+        let left_out = std::mem::take(&mut self.complaints.left_out);
+        self.complaints.next = now.saturating_add(COMPLAINTS_EVERY);
+        warn!(why, left_out, "a client was refused");
     }
 
     /// Gives a client its turn: at most one message is taken from it.
@@ -241,7 +244,7 @@ impl Server {
             Ok(false) => self.depart(session, now),
             Err(Fault::Filter(error)) => return Err(error),
             Err(Fault::Client(why)) => {
-                warn!(client = id, why, "a client was refused");
+                self.complain(&why);
                 // What it does not read at once it has no claim to.
                 let _ = session.answer(&Reply::Refused(why), now);
                 self.depart(session, now);
@@ -277,241 +280,13 @@ impl Server {
         }
         Ok(true)
     }
+}
 
-    fn handle(
-        &mut self,
-        session: &mut Session,
-        request: Request,
-        now: Nanos,
-    ) -> Result<Option<Reply>, Fault> {
-        match request {
-            Request::Hello { magic, version } => {
-                if magic != MAGIC {
-                    return Err(Fault::Client(
-                        "this is Rempart's guard; you speak something else".into(),
-                    ));
-                }
-                if version != VERSION {
-                    return Err(Fault::Client(format!(
-                        "this guard speaks version {VERSION}, you speak {version}: update the older one"
-                    )));
-                }
-                if !session.greeted {
-                    info!(client = session.id, "a client came");
-                }
-                session.greeted = true;
-                Ok(Some(Reply::Hello(Hello {
-                    backend: self.filter.backend(),
-                    interfaces: self.filter.interfaces(),
-                    capacity: self.filter.capacity(),
-                    notes: self.notes.clone(),
-                })))
-            }
-            _ if !session.greeted => Err(Fault::Client("say hello first".into())),
-            Request::Changes(changes) if changes.len() > MAX_CHANGES => {
-                Err(Fault::Client(format!(
-                    "{} changes in a message; at most {MAX_CHANGES} are taken",
-                    changes.len()
-                )))
-            }
-            Request::Changes(changes) => self.change(session, changes, now).map(|()| None),
-            Request::Report { networks } if networks.len() > MAX_ASKED => {
-                Err(Fault::Client(format!(
-                    "{} networks asked for in a message; at most {MAX_ASKED} are taken",
-                    networks.len()
-                )))
-            }
-            Request::Report { networks } => self
-                .report(&networks)
-                .map(|report| Some(Reply::Report(report))),
-        }
-    }
-
-    fn change(
-        &mut self,
-        session: &mut Session,
-        changes: Vec<Change>,
-        now: Nanos,
-    ) -> Result<(), Fault> {
-        let mut touched = BTreeSet::new();
-        let mut stated = None;
-        for change in changes {
-            match change {
-                Change::Begin => session.round += 1,
-                Change::Ban { network, .. } if network.prefix_len() == 0 => {
-                    warn!(client = session.id, %network, "a ban of everybody was refused");
-                    self.refused += 1;
-                }
-                Change::Ban { network, remaining } => {
-                    let network = network.trunc();
-                    let until = remaining.map(|remaining| {
-                        now.saturating_add(
-                            Nanos::try_from(remaining.as_nanos()).unwrap_or(Nanos::MAX),
-                        )
-                    });
-                    let ban = Ban { network, until };
-                    let mut taken = self.ledger.ban(session.id, session.round, ban);
-                    if !taken && let Some(round) = stated.take() {
-                        self.releases
-                            .extend(self.ledger.keep_since(session.id, round));
-                        taken = self.ledger.ban(session.id, session.round, ban);
-                    }
-                    if taken {
-                        touched.insert(network);
-                    } else {
-                        self.refused += 1;
-                    }
-                }
-                Change::Unban { network } => {
-                    let network = network.trunc();
-                    self.ledger.unban(session.id, network);
-                    touched.insert(network);
-                }
-                Change::Protect { networks } => self.protect(session, &networks)?,
-                Change::End => stated = Some(session.round),
-            }
-        }
-        // Once a message: it walks the whole ledger.
-        if let Some(round) = stated {
-            self.releases
-                .extend(self.ledger.keep_since(session.id, round));
-        }
-        Ok(self.enforce(touched.into_iter())?)
-    }
-
-    fn protect(&mut self, session: &mut Session, networks: &[IpNet]) -> Result<(), Fault> {
-        if networks.len() > MAX_PROTECTED {
-            return Err(Fault::Client(format!(
-                "{} networks to protect; at most {MAX_PROTECTED} are taken",
-                networks.len()
-            )));
-        }
-        let networks = networks.iter().map(IpNet::trunc).collect();
-        let before = std::mem::replace(&mut session.protected, networks);
-        let all = self.all_protected(&session.protected);
-        if all.len() > MAX_PROTECTED_IN_ALL {
-            session.protected = before;
-            return Err(Fault::Client(format!(
-                "all clients together protect {} networks; at most {MAX_PROTECTED_IN_ALL} can be",
-                all.len()
-            )));
-        }
-        Ok(self.filter.protect(&all)?)
-    }
-
-    fn all_protected(&self, besides: &[IpNet]) -> Vec<IpNet> {
-        let mut all: BTreeSet<IpNet> = self.own.iter().chain(besides).copied().collect();
-        all.extend(self.surroundings.iter().flat_map(|one| &one.networks));
-        all.extend(self.sessions.iter().flat_map(|one| &one.protected));
-        all.extend(self.departed.iter().flat_map(|one| &one.protected));
-        all.into_iter().collect()
-    }
-
-    /// Makes the filter do as the ledger says, for these networks.
-    fn enforce(&mut self, networks: impl Iterator<Item = IpNet>) -> io::Result<()> {
-        // What waits to be let go of still takes room.
-        let full = self.ledger.len() + self.releases.len() > self.filter.capacity() as usize;
-        let releases = if full {
-            std::mem::take(&mut self.releases)
-        } else {
-            VecDeque::new()
-        };
-        let (mut bans, mut unbans) = (Vec::new(), Vec::new());
-        for network in releases.into_iter().chain(networks) {
-            match self.ledger.standing(network) {
-                Some(ban) => bans.push(ban),
-                None => unbans.push(network),
-            }
-        }
-        self.filter.unban(&unbans)?;
-        for network in self.filter.ban(&bans)? {
-            self.ledger.forget_network(network);
-            self.refused += 1;
-        }
-        Ok(())
-    }
-
-    fn report(&mut self, networks: &[IpNet]) -> Result<Report, Fault> {
-        let networks: Vec<_> = networks.iter().map(IpNet::trunc).collect();
-        let totals = self.filter.totals()?;
-        Ok(Report {
-            packets: totals.packets,
-            bytes: totals.bytes,
-            hits: self.filter.hits(&networks)?,
-            entries: self.ledger.len() as u64,
-            refused: self.refused,
-            reflectors: self.filter.reflectors()?,
-        })
-    }
-
-    /// Reads again what the host needs, and what floods it.
-    fn look_around(&mut self, now: Nanos) -> io::Result<()> {
-        if let Some(surroundings) = &mut self.surroundings
-            && surroundings.again <= now
-        {
-            surroundings.again = now.saturating_add(SURROUNDINGS_EVERY);
-            match (surroundings.read)() {
-                Ok(networks) if networks != surroundings.networks => {
-                    surroundings.networks = networks;
-                    let all = self.all_protected(&[]);
-                    self.filter.protect(&all)?;
-                }
-                Ok(_) => {}
-                Err(error) => warn!(%error, "what the host needs could not be read again"),
-            }
-        }
-        if let Some(reflections) = &mut self.reflections
-            && reflections.is_due(now)
-            && let Some(ports) = reflections.sample(&self.filter.reflectors()?, now)
-        {
-            info!(
-                ?ports,
-                "reflected floods are dropped from these ports and no others"
-            );
-            self.filter.drop_reflected(&ports)?;
-        }
-        Ok(())
-    }
-
-    fn depart(&mut self, session: Session, now: Nanos) {
-        if !session.greeted {
-            return;
-        }
-        info!(client = session.id, "a client left; its bans stay for 30 s");
-        self.departed.push_back(Departed {
-            id: session.id,
-            until: now.saturating_add(DEPARTED_STAY),
-            protected: session.protected,
-        });
-    }
-
-    /// Lets go of what ended, and of clients that did not come back.
-    fn settle(&mut self, now: Nanos) -> io::Result<()> {
-        self.look_around(now)?;
-        let surplus = self.departed.len().saturating_sub(MAX_DEPARTED);
-        let due = self
-            .departed
-            .iter()
-            .take_while(|one| one.until <= now)
-            .count()
-            .max(surplus);
-        let gone: Vec<Departed> = self.departed.drain(..due).collect();
-        if !gone.is_empty() {
-            let ids: Vec<_> = gone.iter().map(|one| one.id).collect();
-            self.releases.extend(self.ledger.forget(&ids));
-            // Their bans first: what they protected stays so until those are gone.
-            let releases = std::mem::take(&mut self.releases);
-            self.enforce(releases.into_iter())?;
-            if gone.iter().any(|one| !one.protected.is_empty()) {
-                let all = self.all_protected(&[]);
-                self.filter.protect(&all)?;
-            }
-        }
-        let ended = self.ledger.ended(now, RELEASES);
-        let some = self.releases.len().min(RELEASES);
-        let released: Vec<_> = self.releases.drain(..some).collect();
-        self.enforce(ended.into_iter().chain(released))
-    }
+/// Whoever can cause a line of the log can cause many: one a second, with the number left out.
+#[derive(Default)]
+struct Complaints {
+    next: Nanos,
+    left_out: u64,
 }
 
 struct Ready {

@@ -84,6 +84,10 @@ pub fn stories() -> Vec<Story> {
             protects_whatever_it_is_told,
         ),
         (
+            "guarding::says_which_rights_are_missing".into(),
+            says_which_rights_are_missing,
+        ),
+        (
             "guarding::a_private_guard_ends_with_its_proxy".into(),
             ends_with_its_proxy,
         ),
@@ -279,5 +283,39 @@ fn ends_with_its_proxy() -> Result<(), Failed> {
     drop(client);
     assert!(child.wait()?.success());
     assert!(field.arrives("192.0.2.7".parse().unwrap(), COVERED));
+    Ok(())
+}
+
+fn says_which_rights_are_missing() -> Result<(), Failed> {
+    let field = Field::new();
+    for (backend, rights, missing) in [
+        (
+            Backend::Xdp,
+            "-all",
+            "xdp: needs CAP_BPF and CAP_NET_ADMIN and CAP_PERFMON: add them",
+        ),
+        (
+            Backend::Xdp,
+            "-all,+net_admin,+bpf",
+            "xdp: needs CAP_PERFMON: add them",
+        ),
+        (
+            Backend::Nftables,
+            "-all,+bpf",
+            "nftables: needs CAP_NET_ADMIN: add them",
+        ),
+    ] {
+        let done = field
+            .command("setpriv".as_ref())
+            .args(["--bounding-set", rights, "--inh-caps", "-all", "--"])
+            .arg(std::env::current_exe()?)
+            .env(ROLE, format!("{backend} -"))
+            .output()?;
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert!(
+            !done.status.success() && said.contains(missing),
+            "{rights}: {said}"
+        );
+    }
     Ok(())
 }
