@@ -265,9 +265,9 @@ fn a_ban_stops_packets(backend: &str) {
     let dropped = || edge.metric("rempart_kernel_dropped_packets_total", &[]);
     wait_until("dropped packets", 10, || dropped() >= 2.0);
     let listed = edge.api("/api/bans").answer().json();
-    let mut bans = listed["bans"].as_array().unwrap().iter();
+    let mut all = listed["bans"].as_array().unwrap().iter();
     let bad = format!("{}/32", field.v4(8));
-    let ban = bans.find(|ban| ban["prefix"] == bad).unwrap();
+    let ban = all.find(|ban| ban["prefix"] == bad).unwrap();
     assert_eq!(
         (&ban["backend"], &ban["source"]),
         (&backend.into(), &"attack".into())
@@ -296,8 +296,8 @@ fn a_ban_stops_packets(backend: &str) {
     }
     assert_eq!(field.ask(proxy, "/", ""), Some(403));
     let listed = edge.api("/api/bans").answer().json();
-    let mut bans = listed["bans"].as_array().unwrap().iter();
-    let ban = bans.find(|ban| ban["prefix"] == "203.0.113.7/32").unwrap();
+    let mut all = listed["bans"].as_array().unwrap().iter();
+    let ban = all.find(|ban| ban["prefix"] == "203.0.113.7/32").unwrap();
     assert_eq!(
         (&ban["backend"], &ban["proxied"]),
         (&"user_space".into(), &true.into())
