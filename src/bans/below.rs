@@ -183,10 +183,11 @@ impl Teller {
             Guard::Own(stream) => {
                 let ended = Client::over(stream).and_then(|mut client| self.speak(&mut client));
                 if let Err(error) = ended {
+                    let error = in_words(error);
                     self.down(&error);
                     tracing::error!(
                         %error,
-                        "the guard has ended: bans are enforced in user space alone until a restart"
+                        "no guard: bans are enforced in user space alone until a restart"
                     );
                 }
                 *self.shared.stream.lock() = None;
@@ -409,6 +410,19 @@ impl Teller {
         status.refused = report.refused;
         status.dropped_packets = report.packets;
         status.dropped_bytes = report.bytes;
+    }
+}
+
+/// A guard that ended says why in the log, and nothing to us.
+fn in_words(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::ConnectionReset
+        | io::ErrorKind::BrokenPipe
+        | io::ErrorKind::UnexpectedEof => {
+            let why = "the guard has ended, and what it said last is in this process's log";
+            io::Error::new(error.kind(), why)
+        }
+        _ => error,
     }
 }
 
