@@ -6,6 +6,8 @@
 //! | `GET /healthz` | | 200 while the process lives |
 //! | `GET /readyz` | | 200 when requests may be sent here, 503 with the reason otherwise |
 //! | `/api/bans` | token | `GET` lists, `POST` adds, `DELETE` removes |
+//! | `GET /api/bans/export` | token | all of them as a plain list |
+//! | `POST /api/bans/import` | token | places all of a plain list, or nothing |
 //! | `POST /api/clearances/revoke` | token | takes clearances back, of a `prefix` or a `ja4` |
 //! | `GET /api/clearances/revoked` | token | lists what was taken back |
 //! | `GET /api/pressure` | token | what the network does to this host, and how sure that is |
@@ -15,13 +17,18 @@
 //! its connections, which are bounded in number, time and size.
 
 mod api;
+mod bans;
 mod clearances;
 pub mod client;
+mod now;
 mod pressure;
 mod problem;
 
 use crate::{
-    bans::Bans, challenge::clearance::revoked::Revoked, config::Config, pressure::Pressure,
+    bans::{Bans, below::Below},
+    challenge::clearance::revoked::Revoked,
+    config::Config,
+    pressure::Pressure,
     record::metrics::Metrics,
 };
 use axum::{
@@ -39,7 +46,12 @@ use hyper_util::{
 };
 use problem::Problem;
 use serde_json::json;
-use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    pin::pin,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
@@ -77,6 +89,8 @@ pub struct AdminState {
     /// The configuration in force.
     pub config: Box<dyn Fn() -> Arc<Config> + Send + Sync>,
     pub bans: Arc<Bans>,
+    /// What drops their packets in the kernel, where that is configured.
+    pub kernel: Arc<OnceLock<Below>>,
     pub revoked: Arc<Revoked>,
     pub metrics: Arc<Metrics>,
     pub pressure: Arc<Pressure>,

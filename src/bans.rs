@@ -1,22 +1,39 @@
-//! The ban table: the truth of who is banned, until when and why. The kernel behind it comes with a
-//! later issue; enforcing is the listener's and the proxy's.
+//! The ban table: the truth of who is banned, until when and why. Enforcing is the listener's, the
+//! proxy's and, for bans of clients that were met directly, the kernel's, which is told from here
+//! ([`below`]). Bans outlive the process in a file ([`state`]).
 //!
 //! Bounded: when a shard is full, the ban that ends soonest makes room. A ban that ended stays as
 //! the memory of an offence for a while, so that a repeated one grows; it is the first to go.
 
+pub mod below;
 mod carried;
+mod feeds;
+mod followers;
+mod key;
 mod networks;
+pub mod plain;
+mod protected;
+mod reason;
 mod shard;
+pub mod state;
 
 pub use carried::Carried;
+pub use feeds::Feed;
+pub use protected::Because;
+pub use reason::{Kind, Reason};
 
 use arc_swap::ArcSwap;
+use carried::Record;
+use followers::Followers;
 use ipnet::IpNet;
+use key::Key;
 use networks::Networks;
 use parking_lot::{Mutex, RwLock};
-use shard::Shard;
+use protected::Protected;
+use reason::Reasons;
+use shard::{On, Shard};
 use std::{
-    collections::HashMap,
+    cmp::Reverse,
     hash::{BuildHasher, RandomState},
     sync::{
         Arc,
@@ -29,11 +46,11 @@ use verdict::{
     prefix::{Prefix, PrefixLengths},
 };
 
-/// Bans, and memories of them, of single clients; about 350 bytes each.
-const CAPACITY: usize = 200_000;
+/// Bans, and memories of them, of single clients, where nothing else is configured.
+pub const CAPACITY: usize = 200_000;
 const SHARDS: usize = 16;
 /// Bans of networks wider than a client: only operators place them.
-const MAX_NETWORKS: usize = 1024;
+const MAX_NETWORKS: usize = 10_000;
 /// What repeated bans grow to (a longer one that is asked for stands).
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// An offence is forgotten this many times the ban's length after its end.
@@ -45,9 +62,6 @@ const MAX_COMMENT: usize = 256;
 /// Widest networks that may be banned: more would be a good part of the Internet.
 const WIDEST: PrefixLengths = PrefixLengths { ipv4: 8, ipv6: 16 };
 
-/// The source of bans that an operator placed.
-pub const ADMIN: &str = "admin";
-
 /// Who is banned, until when and why. Bounded; shared by all workers.
 #[derive(Debug)]
 pub struct Bans {
@@ -56,7 +70,10 @@ pub struct Bans {
     shards: Vec<RwLock<Shard>>,
     hasher: RandomState,
     networks: Networks,
+    reasons: Reasons,
+    followers: Followers,
     settings: ArcSwap<Settings>,
+    feeds: ArcSwap<Vec<Feed>>,
     evicted: AtomicU64,
     /// One change of settings at a time.
     changing: Mutex<()>,
@@ -68,55 +85,74 @@ struct Settings {
     clients: PrefixLengths,
 }
 
-/// One ban or the memory of one.
-#[derive(Debug)]
-pub(crate) struct Entry {
-    until: Nanos,
-    since: Nanos,
-    length: Duration,
-    /// Bans so far that were not forgotten in between.
-    offences: u32,
-    source: Arc<str>,
-    comment: Option<Box<str>>,
-    hits: AtomicU64,
+/// On whose behalf a ban falls.
+#[derive(Clone, Copy, Debug)]
+pub struct By<'a> {
+    pub kind: Kind,
+    /// Of the guard, in the configuration.
+    pub name: &'a str,
+    /// See [`Ban::direct`].
+    pub direct: bool,
+}
+
+impl By<'_> {
+    /// What a client did to an HTTP/2 connection of its own.
+    pub const H2_ABUSE: Self = Self {
+        kind: Kind::H2Abuse,
+        name: "h2_abuse",
+        direct: true,
+    };
 }
 
 /// A ban in force, as operators see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ban {
     pub network: IpNet,
-    /// The name of the guard that placed it, or [`ADMIN`].
-    pub source: Arc<str>,
-    pub comment: Option<Box<str>>,
-    pub since: Nanos,
+    pub reason: Reason,
+    pub comment: Option<Arc<str>>,
+    /// Since it was placed, in whole seconds.
+    pub age: Duration,
     pub until: Nanos,
     pub offences: u32,
-    /// Connections and requests that it refused.
+    /// Connections and requests that it refused here.
     pub hits: u64,
+    /// The client connected to this process itself, or an operator banned it: the kernel may drop its
+    /// packets. Where a proxy spoke for the client, its address sends none here.
+    pub direct: bool,
+}
+
+/// A ban that an operator asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    pub network: IpNet,
+    pub duration: Duration,
+    pub reason: Reason,
+    pub comment: Option<Arc<str>>,
+    /// See [`Ban::direct`].
+    pub direct: bool,
 }
 
 /// Why an operator's ban was not placed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AddError {
-    /// It would hit this network, which is a trusted proxy or allowed by a list.
-    Protected(IpNet),
+    /// It would hit this network.
+    Protected(IpNet, Because),
     /// Wider than /8 in IPv4 or /16 in IPv6.
     TooWide,
     /// No time at all, or more than a year.
     Duration,
     /// More than 256 bytes.
     Comment,
-    /// 1,024 networks are banned already.
+    /// 10,000 networks are banned already.
     Full,
+    /// More clients at once than the table has places.
+    TooMany(usize),
 }
 
 impl std::fmt::Display for AddError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Protected(network) => write!(
-                f,
-                "it would hit {network}, which is a trusted proxy or allowed by a list"
-            ),
+            Self::Protected(network, why) => write!(f, "it would hit {network}, which is {why}"),
             Self::TooWide => write!(
                 f,
                 "it is too wide: at the most /{} in IPv4 and /{} in IPv6",
@@ -126,7 +162,15 @@ impl std::fmt::Display for AddError {
                 f.write_str("its duration must be more than zero, at the most a year")
             }
             Self::Comment => write!(f, "its comment is longer than {MAX_COMMENT} bytes"),
-            Self::Full => write!(f, "{MAX_NETWORKS} networks are banned already"),
+            Self::Full => write!(
+                f,
+                "there is room for {MAX_NETWORKS} networks wider than a client and no more; a list \
+                 with `then: drop`, named in `bans.feeds`, holds any number"
+            ),
+            Self::TooMany(capacity) => write!(
+                f,
+                "there is room for {capacity} clients and no more (`bans.capacity`)"
+            ),
         }
     }
 }
@@ -140,19 +184,24 @@ impl Default for Bans {
 }
 
 impl Bans {
-    fn with_capacity(capacity: usize) -> Self {
-        let shard = || RwLock::new(Shard::new(capacity / SHARDS));
+    #[must_use]
+    pub fn with_capacity(capacity: usize) -> Self {
+        let hasher = RandomState::new();
+        let shard = || RwLock::new(Shard::new(capacity / SHARDS, hasher.clone()));
         Self {
             last_end: AtomicU64::new(0),
             shards: std::iter::repeat_with(shard).take(SHARDS).collect(),
-            hasher: RandomState::new(),
             networks: Networks::default(),
+            reasons: Reasons::default(),
+            followers: Followers::default(),
             settings: ArcSwap::from_pointee(Settings {
                 protected: Protected::default(),
                 clients: PrefixLengths::CLIENT,
             }),
+            feeds: ArcSwap::default(),
             evicted: AtomicU64::new(0),
             changing: Mutex::new(()),
+            hasher,
         }
     }
 
@@ -163,27 +212,36 @@ impl Bans {
         if now.0 >= self.last_end.load(Ordering::Relaxed) {
             return None;
         }
-        let own = self.shard(client)?.read().hit(client, now);
+        let key = Key::of(client);
+        let (shard, hash) = self.shard(key)?;
+        let own = shard.read().hit(key, hash, now);
         own.max(self.networks.hit(client, now))
     }
 
-    /// Bans a client on behalf of the guard `source`. Repeated bans double, up to a day; offences
-    /// are forgotten ten times as long after the last ban as it was long. A client that is banned
-    /// already stays so, for `base` at the least, and its offence does not count twice.
+    /// Bans a client on behalf of a guard. Repeated bans double, up to a day; offences are forgotten
+    /// ten times as long after the last ban as it was long. A client that is banned already stays so,
+    /// for `base` at the least, and its offence does not count twice.
     ///
     /// Returns how long it is banned from now on; zero for protected clients, which are not.
-    pub fn ban(&self, client: Prefix, base: Duration, source: &str, now: Nanos) -> Duration {
-        let Some(shard) = self.shard(client) else {
+    pub fn ban(&self, client: Prefix, base: Duration, by: By<'_>, now: Nanos) -> Duration {
+        let key = Key::of(client);
+        let Some((shard, _)) = self.shard(key) else {
             return Duration::ZERO;
+        };
+        let on = On {
+            reason: self.reasons.number(by.kind, by.name),
+            direct: by.direct,
         };
         let until = {
             let mut shard = shard.write();
             // Read under the lock, so that a change of settings that clears the shards either sees
             // this ban or is seen by it.
-            if self.settings.load().protected.hit_by(client).is_some() {
+            let settings = self.settings.load();
+            let strange = client.length() != widest(client, settings.clients);
+            if strange || settings.protected.is_hit_by(client) {
                 return Duration::ZERO;
             }
-            let (until, evicted) = shard.offend(client, base, source, now);
+            let (until, evicted) = shard.offend(key, base, on, &self.followers, now);
             self.evicted.fetch_add(evicted, Ordering::Relaxed);
             until
         };
@@ -203,48 +261,114 @@ impl Bans {
         comment: Option<&str>,
         now: Nanos,
     ) -> Result<IpNet, AddError> {
-        if duration.is_zero() || duration > LONGEST_ADDED {
-            return Err(AddError::Duration);
-        }
-        if comment.is_some_and(|comment| comment.len() > MAX_COMMENT) {
-            return Err(AddError::Comment);
-        }
-        let _changing = self.changing.lock();
-        let settings = self.settings.load();
-        let prefix = client_or_wider(network, settings.clients);
-        if prefix.length() < widest(prefix, WIDEST) {
-            return Err(AddError::TooWide);
-        }
-        if let Some(protected) = settings.protected.hit_by(prefix) {
-            return Err(AddError::Protected(protected));
-        }
-        let until = now.after(duration);
-        let entry = Entry {
-            until,
-            since: now,
-            length: duration,
-            offences: 1,
-            source: ADMIN.into(),
+        let wanted = Wanted {
+            network,
+            duration,
+            reason: Reason::new(Kind::Admin, ""),
             comment: comment
                 .filter(|comment| !comment.is_empty())
                 .map(Into::into),
-            hits: AtomicU64::new(0),
+            direct: true,
         };
-        if prefix.length() < widest(prefix, settings.clients) {
-            self.networks.insert(prefix, entry, now)?;
-        } else if let Some(shard) = self.shard(prefix) {
-            let evicted = shard.write().insert(prefix, entry, now);
+        let banned = client_or_wider(network, self.settings.load().clients);
+        match self.import(std::slice::from_ref(&wanted), now) {
+            Ok(()) => Ok(net_of(banned)),
+            Err(errors) => Err(errors
+                .into_iter()
+                .next()
+                .map_or(AddError::Full, |(_, why)| why)),
+        }
+    }
+
+    /// Places all of these bans in place of those that their networks may have, or none.
+    ///
+    /// # Errors
+    /// All that can't be placed, by their index, with why.
+    pub fn import(&self, wanted: &[Wanted], now: Nanos) -> Result<(), Vec<(usize, AddError)>> {
+        let _changing = self.changing.lock();
+        let settings = self.settings.load();
+        let mut errors = Vec::new();
+        let (mut clients, mut networks) = (Vec::new(), Vec::new());
+        for (index, ban) in wanted.iter().enumerate() {
+            match self.wanted(ban, &settings, now) {
+                Ok(record) if record.prefix.length() < widest(record.prefix, settings.clients) => {
+                    networks.push(record);
+                }
+                Ok(record) => clients.push(record),
+                Err(error) => errors.push((index, error)),
+            }
+        }
+        let capacity = self
+            .shards
+            .first()
+            .map_or(0, |shard| shard.read().capacity())
+            * SHARDS;
+        if clients.len() > capacity {
+            errors.push((capacity, AddError::TooMany(capacity)));
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        let last = clients.iter().chain(&networks).map(|record| record.until);
+        let last = last.max().unwrap_or(Nanos(0));
+        if !networks.is_empty() {
+            let placed = self.networks.insert(networks, &self.followers, now);
+            placed.map_err(|error| vec![(0, error)])?;
+        }
+        for record in clients {
+            let Some((shard, _)) = self.shard(Key::of(record.prefix)) else {
+                continue;
+            };
+            let evicted = shard.write().insert(&record, &self.followers, now);
             self.evicted.fetch_add(evicted, Ordering::Relaxed);
         }
-        self.last_end.fetch_max(until.0, Ordering::Relaxed);
-        Ok(net_of(prefix))
+        self.last_end.fetch_max(last.0, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn wanted(&self, ban: &Wanted, settings: &Settings, now: Nanos) -> Result<Record, AddError> {
+        if ban.duration.is_zero() || ban.duration > LONGEST_ADDED {
+            return Err(AddError::Duration);
+        }
+        if ban
+            .comment
+            .as_ref()
+            .is_some_and(|it| it.len() > MAX_COMMENT)
+        {
+            return Err(AddError::Comment);
+        }
+        let prefix = client_or_wider(ban.network, settings.clients);
+        if prefix.length() < widest(prefix, WIDEST) {
+            return Err(AddError::TooWide);
+        }
+        if let Some((network, why)) = settings.protected.hit_by(prefix) {
+            return Err(AddError::Protected(network, why));
+        }
+        Ok(Record {
+            prefix,
+            until: now.after(ban.duration),
+            since: seconds(now),
+            length: carried::milliseconds(ban.duration),
+            offences: 1,
+            reason: self.reasons.number(ban.reason.kind, &ban.reason.name),
+            direct: ban.direct,
+            hits: 0,
+            comment: ban.comment.clone(),
+        })
     }
 
     /// Ends the ban of a network and all bans within it, and forgets their offences. Returns how
     /// many bans were in force.
     pub fn remove(&self, network: IpNet, now: Nanos) -> usize {
         let _changing = self.changing.lock();
-        let cut = client_or_wider(network, self.settings.load().clients);
+        let clients = self.settings.load().clients;
+        let cut = client_or_wider(network, clients);
+        if cut.length() == widest(cut, clients) {
+            let key = Key::of(cut);
+            let shard = self.shard(key);
+            let gone = shard.map(|(shard, _)| shard.write().forget(key, &self.followers, now));
+            return usize::from(gone.unwrap_or(false));
+        }
         let within = net_of(cut);
         self.remove_where(now, |prefix| within.contains(&net_of(prefix)))
     }
@@ -252,29 +376,97 @@ impl Bans {
     /// Networks wider than `network` whose ban covers it, so that removing its own does not free it.
     #[must_use]
     pub fn covering(&self, network: IpNet, now: Nanos) -> Vec<IpNet> {
-        let mut bans = self.networks.list(now);
-        bans.retain(|ban| ban.network != network && ban.network.contains(&network));
-        bans.into_iter().map(|ban| ban.network).collect()
+        let in_force = self.networks.records().into_iter();
+        let networks = in_force.filter(|record| now < record.until);
+        let mut networks: Vec<_> = networks.map(|record| net_of(record.prefix)).collect();
+        networks.retain(|wider| *wider != network && wider.contains(&network));
+        networks
     }
 
     /// The bans in force, the last placed first, and how many there are beyond `limit`.
     #[must_use]
     pub fn list(&self, limit: usize, now: Nanos) -> (Vec<Ban>, usize) {
-        let mut bans = self.networks.list(now);
+        let mut total = 0_usize;
+        let networks = self.networks.records().into_iter();
+        let mut newest: Vec<_> = networks
+            .filter(|record| now < record.until)
+            .map(|record| (Reverse(record.since), net_of(record.prefix), record))
+            .collect();
+        total = total.saturating_add(newest.len());
+        newest.sort_by_key(|(since, network, _)| (*since, *network));
+        newest.truncate(limit);
         for shard in &self.shards {
-            shard.read().list(now, &mut bans);
+            let shard = shard.read();
+            let mut of_shard: Vec<_> = shard
+                .in_force(now)
+                .map(|(since, key)| (Reverse(since), key))
+                .collect();
+            total = total.saturating_add(of_shard.len());
+            if of_shard.len() > limit && limit > 0 {
+                of_shard.select_nth_unstable(limit - 1);
+            }
+            of_shard.truncate(limit);
+            let records = of_shard.into_iter().filter_map(|(_, key)| shard.get(key));
+            let records =
+                records.map(|record| (Reverse(record.since), net_of(record.prefix), record));
+            newest.extend(records);
         }
-        bans.sort_by_key(|ban| (std::cmp::Reverse(ban.since), ban.network));
-        let beyond = bans.len().saturating_sub(limit);
-        bans.truncate(limit);
-        (bans, beyond)
+        newest.sort_by_key(|(since, network, _)| (*since, *network));
+        newest.truncate(limit);
+        let beyond = total.saturating_sub(newest.len());
+        let bans = newest.iter().map(|(_, _, record)| self.show(record, now));
+        (bans.collect(), beyond)
+    }
+
+    fn show(&self, record: &Record, now: Nanos) -> Ban {
+        Ban {
+            network: net_of(record.prefix),
+            reason: self.reasons.get(record.reason),
+            comment: record.comment.clone(),
+            age: record.age(now),
+            until: record.until,
+            offences: record.offences,
+            hits: record.hits,
+            direct: record.direct,
+        }
+    }
+
+    /// All bans in force, in parts, in no order.
+    pub fn each_ban<E>(
+        &self,
+        now: Nanos,
+        mut see: impl FnMut(Vec<Ban>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.each_part(|records| {
+            let in_force = records.iter().filter(|record| now < record.until);
+            see(in_force.map(|record| self.show(record, now)).collect())
+        })
+    }
+
+    /// Everything, memories included, in parts. No lock is held while `see` runs.
+    fn each_part<E>(&self, mut see: impl FnMut(Vec<Record>) -> Result<(), E>) -> Result<(), E> {
+        see(self.networks.records())?;
+        for shard in &self.shards {
+            let records = shard.read().records().collect();
+            see(records)?;
+        }
+        Ok(())
     }
 
     /// Bans in force.
     #[must_use]
     pub fn count(&self, now: Nanos) -> u64 {
+        self.counts(now).0
+    }
+
+    /// Bans in force, and those of them that are [direct](Ban::direct).
+    #[must_use]
+    pub fn counts(&self, now: Nanos) -> (u64, u64) {
         let shards = self.shards.iter().map(|shard| shard.read().count(now));
-        shards.sum::<u64>().saturating_add(self.networks.count(now))
+        let all = shards.chain([self.networks.count(now)]);
+        all.fold((0, 0), |(all, direct), (more, of_those)| {
+            (all + more, direct + of_those)
+        })
     }
 
     /// Bans that made room for others before they ended.
@@ -283,10 +475,10 @@ impl Bans {
         self.evicted.load(Ordering::Relaxed)
     }
 
-    /// Takes over from a configuration: who is never banned (trusted proxies and lists that allow),
-    /// and what counts as one client. Bans that hit the protected end. Where what counts as a client
-    /// changes, all bans of clients end, since nobody is known by those prefixes any longer.
-    pub fn configure(&self, protected: &[IpNet], clients: PrefixLengths, now: Nanos) {
+    /// Takes over from a configuration: who is never banned, and what counts as one client. Bans that
+    /// hit the protected end. Where what counts as a client changes, all bans of clients end, since
+    /// nobody is known by those prefixes any longer.
+    pub fn configure(&self, protected: &[(IpNet, Because)], clients: PrefixLengths, now: Nanos) {
         let _changing = self.changing.lock();
         let before = self.settings.swap(Arc::new(Settings {
             protected: Protected::new(protected),
@@ -295,76 +487,41 @@ impl Bans {
         let settings = self.settings.load();
         let moved = before.clients != clients;
         self.remove_where(now, |prefix| {
-            settings.protected.hit_by(prefix).is_some()
+            settings.protected.is_hit_by(prefix)
                 || moved && prefix.length() >= widest(prefix, before.clients)
         });
+        if moved {
+            for shard in &self.shards {
+                shard.write().know(clients);
+            }
+        }
+        self.followers.reconsider();
+    }
+
+    /// How many clients the table holds from now on.
+    pub fn resize(&self, capacity: usize, now: Nanos) {
+        for shard in &self.shards {
+            let evicted = shard
+                .write()
+                .resize(capacity / SHARDS, &self.followers, now);
+            self.evicted.fetch_add(evicted, Ordering::Relaxed);
+        }
     }
 
     fn remove_where(&self, now: Nanos, gone: impl Fn(Prefix) -> bool) -> usize {
         let shards = self.shards.iter();
-        let clients: usize = shards.map(|shard| shard.write().remove(now, &gone)).sum();
-        clients.saturating_add(self.networks.remove(now, &gone))
+        let clients: usize = shards
+            .map(|shard| shard.write().remove(&gone, &self.followers, now))
+            .sum();
+        clients.saturating_add(self.networks.remove(&gone, &self.followers, now))
     }
 
-    fn shard(&self, client: Prefix) -> Option<&RwLock<Shard>> {
-        let hash = self.hasher.hash_one(client);
-        let at = usize::try_from(hash % SHARDS as u64).ok()?;
-        self.shards.get(at)
-    }
-}
-
-impl Entry {
-    fn is_in_force(&self, now: Nanos) -> bool {
-        now < self.until
-    }
-
-    /// When the offence no longer counts.
-    fn forgotten(&self) -> Nanos {
-        self.until.after(self.length.saturating_mul(MEMORY))
-    }
-
-    /// Counts a hit and says when the ban ends, while it is in force.
-    fn hit(&self, now: Nanos) -> Option<Nanos> {
-        self.is_in_force(now).then(|| {
-            self.hits.fetch_add(1, Ordering::Relaxed);
-            self.until
-        })
-    }
-
-    fn show(&self, prefix: Prefix) -> Ban {
-        Ban {
-            network: net_of(prefix),
-            source: Arc::clone(&self.source),
-            comment: self.comment.clone(),
-            since: self.since,
-            until: self.until,
-            offences: self.offences,
-            hits: self.hits.load(Ordering::Relaxed),
-        }
-    }
-}
-
-/// Networks that no ban may hit, merged and sorted, so that a look-up is a binary search.
-#[derive(Debug, Default)]
-struct Protected(Vec<IpNet>);
-
-impl Protected {
-    fn new(networks: &[IpNet]) -> Self {
-        let canonical: Vec<_> = networks.iter().map(|network| canonical(*network)).collect();
-        let mut merged = IpNet::aggregate(&canonical);
-        merged.sort_by_key(IpNet::network);
-        Self(merged)
-    }
-
-    /// A protected network that shares an address with `prefix`.
-    fn hit_by(&self, prefix: Prefix) -> Option<IpNet> {
-        let banned = net_of(prefix);
-        // They are disjoint: only the last that starts at or before the ban's end can touch it.
-        let after = self
-            .0
-            .partition_point(|network| network.network() <= banned.broadcast());
-        let network = self.0.get(after.checked_sub(1)?)?;
-        (network.broadcast() >= banned.network()).then_some(*network)
+    /// The part of the table that a client belongs to, and its hash there.
+    fn shard(&self, key: Key) -> Option<(&RwLock<Shard>, u64)> {
+        let hash = self.hasher.hash_one(key.number());
+        // Other bits than the hash table of the part goes by.
+        let at = usize::try_from((hash >> 32) % SHARDS as u64).ok()?;
+        Some((self.shards.get(at)?, hash))
     }
 }
 
@@ -405,8 +562,10 @@ fn net_of(prefix: Prefix) -> IpNet {
     IpNet::new(prefix.address(), prefix.length()).unwrap_or_else(|_| prefix.address().into())
 }
 
-/// Entries by prefix, as both tables keep them.
-type Entries = HashMap<Prefix, Entry>;
+/// Whole seconds of this process's clock.
+fn seconds(now: Nanos) -> i32 {
+    i32::try_from(now.0 / 1_000_000_000).unwrap_or(i32::MAX)
+}
 
 #[cfg(test)]
 mod tests;

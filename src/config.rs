@@ -10,12 +10,14 @@
 
 mod actions;
 mod addresses;
+mod bans;
 mod challenge;
 mod clients;
 mod connections;
 mod decode;
 mod files;
 mod identity;
+mod list_file;
 mod listeners;
 pub mod model;
 mod operations;
@@ -135,6 +137,11 @@ fn config(ctx: &mut Context) -> Option<Config> {
             ctx.problems.add(&place, challenge::NOTHING_LIFTS);
         }
     }
+    let bans = fields.section(ctx, "bans", bans::bans);
+    if let (Some(bans), Some(lists)) = (&bans, &lists) {
+        let lists = lists.as_deref().unwrap_or_default();
+        bans::check_feeds(ctx, fields.take("bans"), &bans.feeds, lists);
+    }
     let access_log = fields.or(ctx, "access_log", "stdout", operations::access_log);
     let shutdown = fields.section(ctx, "shutdown", operations::shutdown);
     let (listener_node, limit_node) = (fields.take("listeners"), fields.take("limits"));
@@ -180,6 +187,7 @@ fn config(ctx: &mut Context) -> Option<Config> {
             routes: route_specs,
         },
         challenge: challenge?,
+        bans: bans?,
         access_log: access_log?,
         shutdown: shutdown?,
         masked: ctx.effective(&root),

@@ -19,6 +19,8 @@ pub struct Connection {
     pub listener: Arc<str>,
     /// The address of the other end of the socket, or the one that a trusted PROXY header named.
     pub peer: SocketAddr,
+    /// A PROXY header named the peer.
+    pub proxied: bool,
     /// Where the connection was made to.
     pub local: SocketAddr,
     /// `None` in plaintext.

@@ -4,6 +4,7 @@
 pub mod bulkheads;
 
 use crate::{
+    bans::By,
     challenge::{
         Challenges, Outcome, Settled, Visit,
         risk::{Risks, Visitor},
@@ -156,15 +157,19 @@ fn deny(suspect: &Suspect<'_>) -> Next {
 
 /// Bans the client, unless it is one that can't be banned: that one is refused once.
 fn ban(edge: &Edge, suspect: &Suspect<'_>, decision: &Decision, base: Duration) -> Next {
-    let source = decision
-        .finding
-        .as_ref()
-        .map_or("", |finding| &finding.name);
+    let Some(finding) = &decision.finding else {
+        return deny(suspect);
+    };
+    let by = By {
+        kind: finding.source.into(),
+        name: &finding.name,
+        direct: suspect.arrival.is_direct(),
+    };
     let client = suspect.arrival.client.prefix;
-    if edge.bans.ban(client, base, source, clock::now()).is_zero() {
+    if edge.bans.ban(client, base, by, clock::now()).is_zero() {
         return deny(suspect);
     }
-    edge.recorder.metrics().ban_placed(source);
+    edge.recorder.metrics().ban_placed(by.name);
     Next::Close
 }
 

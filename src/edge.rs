@@ -2,12 +2,16 @@
 //! record.
 
 use crate::{
-    bans::Bans, config::model, generation::Generation, listener::conduct::Conduct,
-    pressure::Pressure, record::Recorder,
+    bans::{Bans, below::Below},
+    config::model,
+    generation::Generation,
+    listener::conduct::Conduct,
+    pressure::Pressure,
+    record::Recorder,
 };
 use arc_swap::ArcSwap;
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicU32, Ordering},
 };
 
@@ -18,6 +22,8 @@ pub struct Edge {
     /// The configuration of that same generation, for the stages that need nothing else.
     pub config: model::Current,
     pub bans: Arc<Bans>,
+    /// What drops their packets in the kernel, once that is begun; never where it is not configured.
+    pub below: Arc<OnceLock<Below>>,
     pub recorder: Arc<Recorder>,
     /// Clients that behaved of late: they come first when handshakes are more than a worker can do.
     pub conduct: Arc<Conduct>,

@@ -70,6 +70,13 @@ impl Arrival {
         self.connection.peer.ip() != self.client.ip
     }
 
+    /// Whether the client has a connection of its own here: nobody speaks for it, neither by
+    /// `x-forwarded-for` nor by a PROXY header.
+    #[must_use]
+    pub fn is_direct(&self) -> bool {
+        !self.is_proxied() && !self.connection.proxied
+    }
+
     /// Seconds since 1970.
     #[must_use]
     pub fn unix_seconds(&self) -> u64 {

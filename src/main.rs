@@ -58,7 +58,7 @@ enum Command {
         after_help = "Example: rempart guard --socket /run/rempart/guard.sock --group rempart"
     )]
     Guard(guard::Options),
-    /// List, add and remove bans, over the admin API.
+    /// Who is banned: list, add, remove, export and import, over the admin API.
     #[command(
         after_help = "Example: rempart bans add 203.0.113.7 --for 10m --config conf/small-site.yaml"
     )]

@@ -9,10 +9,12 @@
 //!
 //! A worker, a listener or a task that ends before its time ends the process, with an error.
 
+mod guard;
 pub mod handover;
 mod open_files;
 mod parent;
 mod program;
+mod protected;
 mod pulse;
 mod reload;
 mod sources;
@@ -25,6 +27,7 @@ pub use open_files::needed as files_for;
 
 use crate::{
     admin::Readiness,
+    bans::state::StateFile,
     config::{self, Config},
     edge::Edge,
 };
@@ -34,7 +37,7 @@ use handover::{
 };
 use program::Program;
 use reload::Reloader;
-use start::{Origin, duplicate, protect, start_tasks, warn_of};
+use start::{Origin, duplicate, start_tasks, warn_of};
 use std::{
     future::pending,
     io,
@@ -58,7 +61,7 @@ use worker::Workers;
 /// Serves a configuration until SIGTERM or SIGINT. `workers` is one a core unless given.
 #[must_use]
 pub fn run(path: &Path, workers: Option<NonZeroUsize>) -> ExitCode {
-    let origin = match Origin::find() {
+    let mut origin = match Origin::find() {
         Ok(origin) => origin,
         Err(error) => {
             error!(%error, "can't start");
@@ -73,6 +76,7 @@ pub fn run(path: &Path, workers: Option<NonZeroUsize>) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    origin.guard(&config);
     let workers = workers
         .or_else(|| thread::available_parallelism().ok())
         .unwrap_or(NonZeroUsize::MIN);
@@ -116,6 +120,12 @@ async fn serve(
             Err(error)
         }
     };
+    if let Some(state) = &running.state {
+        state.close();
+    }
+    if let Some(below) = running.edge.below.get() {
+        below.close();
+    }
     running.edge.recorder.access_log().stop();
     result
 }
@@ -147,6 +157,8 @@ enum Reason {
 /// What runs.
 struct Running {
     edge: Arc<Edge>,
+    /// The file that bans are kept in.
+    state: Option<Arc<StateFile>>,
     reloader: Reloader,
     workers: Workers,
     vital: Vital,
@@ -250,6 +262,8 @@ impl Running {
             listeners: self.reloader.listeners().duplicate()?,
             admin: self.admin.as_ref().map(duplicate).transpose()?,
             bans: Arc::clone(&self.edge.bans),
+            state: self.state.clone(),
+            below: Arc::clone(&self.edge.below),
         };
         Upgrade::begin(program, offer)
     }

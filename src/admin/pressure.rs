@@ -1,6 +1,6 @@
 //! `GET /api/pressure`: what the network does to this host, with the figures and how sure it is.
 
-use super::{AdminState, api::Now};
+use super::{AdminState, now::Now};
 use crate::pressure::View;
 use axum::{Json, Router, extract::State, routing::get};
 use serde_json::{Map, Value, json};

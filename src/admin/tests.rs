@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::{
+    bans::Because,
     clock,
     config::model::{self, AccessLog, Secret},
 };
@@ -56,6 +57,7 @@ pub(super) fn config(token: Option<&str>) -> Config {
         routes: Vec::new(),
         policy: PolicySpec::default(),
         challenge: model::Challenge::default(),
+        bans: model::Bans::default(),
         access_log: AccessLog::Off,
         shutdown: model::Shutdown { grace: second },
         masked: json!({ "admin": { "token_file": "***" } }),
@@ -83,6 +85,7 @@ pub(super) async fn start(token: Option<&str>) -> Running {
     let state = AdminState {
         config: Box::new(move || Arc::clone(&config)),
         bans: Arc::clone(&bans),
+        kernel: Arc::default(),
         revoked: Arc::clone(&revoked),
         metrics: Arc::new(Metrics::new()),
         pressure: Arc::default(),
@@ -247,7 +250,7 @@ async fn clearances_are_taken_back() {
 #[tokio::test]
 async fn what_makes_no_sense_gets_a_problem() {
     let running = start(Some(TOKEN)).await;
-    let proxies = ["10.0.0.0/8".parse().unwrap()];
+    let proxies = [("10.0.0.0/8".parse().unwrap(), Because::TrustedProxy)];
     running
         .bans
         .configure(&proxies, PrefixLengths::CLIENT, clock::now());

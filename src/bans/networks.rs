@@ -1,9 +1,19 @@
 //! Bans of networks wider than a client. There are few, placed by operators, and every look-up
 //! passes here: it costs one hash for each prefix length in use, and no lock.
 
-use super::{AddError, Ban, Entry, MAX_NETWORKS};
+use super::{
+    AddError, MAX_NETWORKS,
+    carried::Record,
+    followers::{Change, Followers},
+};
 use arc_swap::ArcSwap;
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 use verdict::{
     Nanos,
     prefix::{Prefix, PrefixLengths},
@@ -20,7 +30,29 @@ struct Table {
     ipv6: Vec<u8>,
 }
 
+#[derive(Debug)]
+struct Entry {
+    record: Record,
+    /// On top of those of the record.
+    hits: AtomicU64,
+}
+
+impl Entry {
+    fn is_in_force(&self, now: Nanos) -> bool {
+        now < self.record.until
+    }
+
+    fn record(&self) -> Record {
+        let hits = self.hits.load(Ordering::Relaxed);
+        Record {
+            hits: self.record.hits.saturating_add(hits),
+            ..self.record.clone()
+        }
+    }
+}
+
 impl Networks {
+    /// Counts hits and says when the last ban in force ends.
     pub(super) fn hit(&self, client: Prefix, now: Nanos) -> Option<Nanos> {
         let table = self.0.load();
         let lengths = if client.address().is_ipv4() {
@@ -34,60 +66,83 @@ impl Networks {
                 ipv6: *length,
             };
             let network = Prefix::of(client.address(), lengths);
-            table.entries.get(&network)?.hit(now)
+            let entry = table.entries.get(&network)?;
+            entry.is_in_force(now).then(|| {
+                entry.hits.fetch_add(1, Ordering::Relaxed);
+                entry.record.until
+            })
         });
         ends.max()
     }
 
-    /// The caller sees to it that tables change one at a time.
-    pub(super) fn insert(&self, network: Prefix, entry: Entry, now: Nanos) -> Result<(), AddError> {
+    /// Puts all of them in, or none. The caller sees to it that tables change one at a time.
+    pub(super) fn insert(
+        &self,
+        records: Vec<Record>,
+        followers: &Followers,
+        now: Nanos,
+    ) -> Result<(), AddError> {
         let mut entries = self.0.load().entries.clone();
         entries.retain(|_, entry| entry.is_in_force(now));
-        entries.remove(&network);
-        if entries.len() >= MAX_NETWORKS {
+        let told = records.clone();
+        for record in records {
+            let entry = Entry {
+                hits: AtomicU64::new(0),
+                record,
+            };
+            entries.insert(entry.record.prefix, Arc::new(entry));
+        }
+        if entries.len() > MAX_NETWORKS {
             return Err(AddError::Full);
         }
-        entries.insert(network, Arc::new(entry));
         self.0.store(Arc::new(Table::new(entries)));
+        for record in told {
+            followers.tell(|| Change::Placed(record));
+        }
         Ok(())
     }
 
     /// Removes what `gone` says. Returns how many bans of those were in force.
-    pub(super) fn remove(&self, now: Nanos, gone: impl Fn(Prefix) -> bool) -> usize {
+    pub(super) fn remove(
+        &self,
+        gone: impl Fn(Prefix) -> bool,
+        followers: &Followers,
+        now: Nanos,
+    ) -> usize {
         let mut entries = self.0.load().entries.clone();
         let before = entries.len();
         let mut in_force = 0;
+        let mut removed = Vec::new();
         entries.retain(|network, entry| {
             let gone = gone(*network);
             in_force += usize::from(gone && entry.is_in_force(now));
+            if gone {
+                removed.push(*network);
+            }
             !gone
         });
         if entries.len() != before {
             self.0.store(Arc::new(Table::new(entries)));
         }
+        for network in removed {
+            followers.tell(|| Change::Removed(network));
+        }
         in_force
     }
 
-    pub(super) fn list(&self, now: Nanos) -> Vec<Ban> {
+    /// Every ban, those that ended and still stand here included.
+    pub(super) fn records(&self) -> Vec<Record> {
         let table = self.0.load();
-        let entries = table.entries.iter();
-        entries
-            .filter(|(_, entry)| entry.is_in_force(now))
-            .map(|(network, entry)| entry.show(*network))
-            .collect()
+        table.entries.values().map(|entry| entry.record()).collect()
     }
 
-    /// Every entry, those that ended and still stand here included.
-    pub(super) fn each(&self, mut see: impl FnMut(Prefix, &Entry)) {
-        for (network, entry) in &self.0.load().entries {
-            see(*network, entry);
-        }
-    }
-
-    pub(super) fn count(&self, now: Nanos) -> u64 {
+    pub(super) fn count(&self, now: Nanos) -> (u64, u64) {
         let table = self.0.load();
         let in_force = table.entries.values();
-        in_force.filter(|entry| entry.is_in_force(now)).count() as u64
+        let in_force = in_force.filter(|entry| entry.is_in_force(now));
+        in_force.fold((0, 0), |(all, direct), entry| {
+            (all + 1, direct + u64::from(entry.record.direct))
+        })
     }
 }
 

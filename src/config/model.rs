@@ -31,6 +31,7 @@ pub struct Config {
     /// Lists, rules and limits; its `routes` are in the order of [`Self::routes`].
     pub policy: PolicySpec,
     pub challenge: Challenge,
+    pub bans: Bans,
     pub access_log: AccessLog,
     pub shutdown: Shutdown,
     /// The configuration as the admin API shows it: secrets masked, defaults filled in.
@@ -521,6 +522,64 @@ pub enum Provider {
     Recaptcha,
     /// Nothing to do: a score.
     RecaptchaV3,
+}
+
+/// The table of bans, and what stands behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bans {
+    /// Bans of single clients at once, memories included.
+    pub capacity: u32,
+    /// Absolute; `None`: a restart forgets bans.
+    pub state_file: Option<PathBuf>,
+    /// Not banned, whatever they do.
+    pub never: Vec<IpNet>,
+    /// Names of lists that are dropped below the socket as well.
+    pub feeds: Vec<Arc<str>>,
+    /// `None`: bans are enforced in user space alone.
+    pub kernel: Option<Kernel>,
+}
+
+/// Who speaks to the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kernel {
+    /// A process that this one starts.
+    Own {
+        backend: KernelBackend,
+        /// Empty: the guard finds them.
+        interfaces: Vec<String>,
+        ports: KernelPorts,
+    },
+    /// One that listens there.
+    Shared(PathBuf),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KernelBackend {
+    /// The best that works here.
+    Auto,
+    Xdp,
+    Nftables,
+}
+
+/// Of packets to which ports a banned client is cut off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KernelPorts {
+    /// Those that Rempart listens on.
+    Listeners,
+    All,
+}
+
+/// As if nothing had been written.
+impl Default for Bans {
+    fn default() -> Self {
+        Self {
+            capacity: 200_000,
+            state_file: None,
+            never: Vec::new(),
+            feeds: Vec::new(),
+            kernel: None,
+        }
+    }
 }
 
 /// A search engine's crawler, told by its address: the reverse name lies in one of the domains, and

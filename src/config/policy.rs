@@ -5,12 +5,10 @@ use super::{
     addresses,
     connections::count,
     decode::{self, Context, Fields, hint, quote, text},
-    files, pressure,
-    problem::Place,
+    list_file, pressure,
     units::LARGEST_AMOUNT,
     yaml::{self, Kind, Node},
 };
-use ipnet::IpNet;
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 use verdict::{
     decision::{Action, CARRIED},
@@ -48,7 +46,7 @@ pub fn lists(ctx: &mut Context, node: &Node) -> Option<Vec<ListSpec>> {
 fn list(ctx: &mut Context, name: Arc<str>, node: &Node) -> Option<ListSpec> {
     let mut fields = Fields::of(ctx, node, "a list")?;
     let inline = fields.optional(ctx, "networks", decode::list(addresses::network));
-    let file = fields.optional(ctx, "file", list_file);
+    let file = fields.optional(ctx, "file", list_file::read);
     if fields.take("networks").is_none() && fields.take("file").is_none() {
         let place = fields.place();
         ctx.problems.add(
@@ -67,33 +65,6 @@ fn list(ctx: &mut Context, name: Arc<str>, node: &Node) -> Option<ListSpec> {
         then: then?,
         mode: mode?,
     })
-}
-
-/// One network or address a line; `#` and `;` begin comments.
-fn list_file(ctx: &mut Context, node: &Node) -> Option<Vec<IpNet>> {
-    let file = files::read(ctx, node, files::LARGE)?;
-    let text = file.text(ctx)?;
-    let mut networks = Vec::new();
-    let mut good = Some(());
-    for (index, line) in text.lines().enumerate() {
-        let content = line.split(['#', ';']).next().unwrap_or_default();
-        let entry = content.trim();
-        if entry.is_empty() {
-            continue;
-        }
-        let indent = content.chars().take_while(|c| c.is_whitespace()).count();
-        let place = Place::new(
-            &file.name,
-            index.saturating_add(1),
-            indent.saturating_add(1),
-        );
-        match addresses::network_at(ctx, &place, entry) {
-            Some(network) => networks.push(network),
-            None => good = None,
-        }
-    }
-    good?;
-    Some(networks)
 }
 
 pub fn rules(ctx: &mut Context, node: &Node, lists: &[Arc<str>]) -> Option<Vec<RuleSpec>> {

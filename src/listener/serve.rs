@@ -92,6 +92,7 @@ async fn establish(
     // One deadline for both: the PROXY header and the handshake behind it.
     let deadline = Instant::now() + handshake;
     let mut ends = (from, local);
+    let mut proxied = false;
     if settings.proxy_protocol {
         match timeout_at(deadline, proxy_protocol::read(&mut tcp)).await {
             Ok(Ok(Proxied::Local)) => {}
@@ -100,6 +101,7 @@ async fn establish(
                 destination,
             })) => {
                 ends = (canonical(source), canonical(destination));
+                proxied = true;
                 let config = shared.config.load_full();
                 // The only holder so far: nothing else was begun with it.
                 let place = &mut Arc::get_mut(alive)?.place;
@@ -129,6 +131,7 @@ async fn establish(
         Arc::new(Connection {
             listener: Arc::clone(&alive.endpoint.name),
             peer: ends.0,
+            proxied,
             local: ends.1,
             tls,
             standing: Standing::default(),

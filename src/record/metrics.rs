@@ -9,7 +9,7 @@ mod process;
 mod sources;
 
 pub use pressure::PressureMetrics;
-pub use sources::{CertificateExpiry, EndpointCount, Sources};
+pub use sources::{CertificateExpiry, EndpointCount, KernelFigures, Sources};
 
 use handles::{Cells, Names, Words};
 use parking_lot::RwLock;
@@ -54,6 +54,7 @@ pub struct Metrics {
     last_reload_successful: IntGauge,
     last_reload_success_time: IntGauge,
     bans_placed: IntCounterVec,
+    ban_state_failures: IntCounter,
     ban_names: Names<IntCounter>,
     access_log_dropped: IntCounter,
     pressure: PressureMetrics,
@@ -248,6 +249,11 @@ impl Metrics {
                 &["source"],
             ),
             ban_names: Names::default(),
+            ban_state_failures: counter(
+                &registry,
+                "rempart_ban_state_failures_total",
+                "Times that the file of bans could not be read or written.",
+            ),
             access_log_dropped: counter(
                 &registry,
                 "rempart_access_log_dropped_total",
@@ -428,6 +434,11 @@ impl Metrics {
     #[must_use]
     pub fn pressure(&self) -> &PressureMetrics {
         &self.pressure
+    }
+
+    /// The file of bans could not be read or written.
+    pub fn ban_state_failed(&self) {
+        self.ban_state_failures.inc();
     }
 
     /// A panic was caught.

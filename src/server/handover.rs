@@ -32,7 +32,7 @@ pub const VARIABLE: &str = "REMPART_HANDOVER";
 /// How long the new process may take from its start to its word that it is ready.
 pub const LONGEST: Duration = Duration::from_secs(60);
 /// Of what is said. A process that does not know it refuses.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Bans a message.
 const BANS_AT_ONCE: usize = 1000;
 
@@ -44,8 +44,10 @@ const READY: &[u8] = b"ready";
 struct Hello {
     version: u32,
     listeners: Vec<Handed>,
-    /// The admin listener's address as configured; its socket comes last.
+    /// The admin listener's address as configured; its socket comes after those.
     admin: Option<SocketAddr>,
+    /// Whether the stream to a guard comes last.
+    guard: bool,
 }
 
 /// What every version's hello says.

@@ -1,6 +1,6 @@
 //! Puts a changed configuration into force, whole or not at all.
 
-use super::{protect, start_tasks, warn_of};
+use super::{protected, start_tasks, warn_of};
 use crate::{
     clock,
     config::{self, Config, Errors, watch::Watcher},
@@ -106,8 +106,12 @@ impl Reloader {
         if admin_address(&generation.config) != admin_address(&previous.config) {
             warn!("the admin address was changed: that takes a restart");
         }
+        let (bans, before) = (&generation.config.bans, &previous.config.bans);
+        if (&bans.state_file, &bans.kernel) != (&before.state_file, &before.kernel) {
+            warn!("`bans.state_file` or `bans.kernel` was changed: that takes a restart");
+        }
         start_tasks(&generation, &self.control);
-        protect(&self.edge.bans, &generation.config);
+        protected::configure(&self.edge.bans, &generation.config);
         let config = Arc::clone(&generation.config);
         let generation = Arc::new(generation);
         self.edge.generation.store(Arc::clone(&generation));

@@ -1,12 +1,13 @@
 //! What others read of the generation in force: the listeners' gate, scrapes, and `/readyz`.
 
 use crate::{
+    bans::below::Below,
     clock,
     config::model::ListenerKind,
     edge::Edge,
     generation::Generation,
     listener::Gate,
-    record::metrics::{self, CertificateExpiry, EndpointCount},
+    record::metrics::{self, CertificateExpiry, EndpointCount, KernelFigures},
 };
 use serde_json::{Map, Value, json};
 use std::{net::IpAddr, sync::Arc};
@@ -23,6 +24,9 @@ impl Gate for Lists {
         generation.policy.judge_address(address).is_some()
     }
 }
+
+/// What enforces the bans that the kernel does not.
+const USER_SPACE: &str = "user_space";
 
 /// What a scrape reads.
 pub struct Sources {
@@ -55,7 +59,27 @@ impl metrics::Sources for Sources {
     }
 
     fn bans(&self) -> Vec<(&'static str, u64)> {
-        vec![("user_space", self.edge.bans.count(clock::now()))]
+        let (all, direct) = self.edge.bans.counts(clock::now());
+        let below = self
+            .edge
+            .below
+            .get()
+            .and_then(|below| below.status().backend);
+        let Some(below) = below else {
+            return vec![(USER_SPACE, all)];
+        };
+        vec![(USER_SPACE, all.saturating_sub(direct)), (below, direct)]
+    }
+
+    fn kernel(&self) -> Option<KernelFigures> {
+        self.edge.config.load().bans.kernel.as_ref()?;
+        let status = self.edge.below.get().map(Below::status).unwrap_or_default();
+        Some(KernelFigures {
+            backend: status.backend.unwrap_or(USER_SPACE),
+            dropped_packets: status.dropped_packets,
+            dropped_bytes: status.dropped_bytes,
+            refused: status.refused,
+        })
     }
 
     fn challenge_effort(&self) -> u32 {

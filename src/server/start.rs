@@ -2,10 +2,11 @@
 //! connection can be lost.
 
 use super::{
-    Running,
+    Running, guard,
     handover::{Predecessor, take::Sockets},
     open_files,
     program::Program,
+    protected,
     reload::Reloader,
     sources::{self, Sources},
     systemd::{self, Supervisor},
@@ -14,7 +15,11 @@ use super::{
 };
 use crate::{
     admin::{self, AdminState, Readiness},
-    bans::Bans,
+    bans::{
+        Bans,
+        below::{Below, Guard},
+        state::{self, StateFile},
+    },
     clock,
     config::{Config, watch},
     edge::{Edge, Held},
@@ -25,14 +30,20 @@ use crate::{
 };
 use arc_swap::ArcSwap;
 use std::{
-    io, net::SocketAddr, net::TcpListener, num::NonZeroUsize, path::Path, sync::Arc, time::Duration,
+    io,
+    net::SocketAddr,
+    net::TcpListener,
+    num::NonZeroUsize,
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
 };
 use tokio::{
     runtime::Handle,
     sync::{mpsc, watch as channel},
     time::{Interval, MissedTickBehavior, timeout},
 };
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 /// How long the start waits for names to be resolved, so that the first request finds an endpoint.
 const RESOLVING: Duration = Duration::from_secs(2);
@@ -48,6 +59,7 @@ pub struct Origin {
     program: io::Result<Program>,
     predecessor: Option<Predecessor>,
     sockets: Sockets,
+    guard: Option<Guard>,
 }
 
 impl Origin {
@@ -64,6 +76,7 @@ impl Origin {
                 Sockets {
                     listeners: systemd::activated(),
                     admin: None,
+                    guard: None,
                 },
             ),
         };
@@ -71,7 +84,15 @@ impl Origin {
             program,
             predecessor,
             sockets,
+            guard: None,
         })
+    }
+
+    /// Sees to a guard for this configuration, and gives up the rights that only a guard needs. Also
+    /// while the process has a single thread.
+    pub fn guard(&mut self, config: &Config) {
+        let handed = self.sockets.guard.take();
+        self.guard = guard::find(config, handed, self.program.as_ref().ok());
     }
 }
 
@@ -86,12 +107,18 @@ pub async fn start(
         program,
         predecessor,
         sockets,
+        guard,
     } = origin;
     warn_of(&config);
     open_files::provide(&config);
     let supervisor = Supervisor::from_environment();
     let control = Handle::current();
     let edge = Arc::new(build(config, &control)?);
+    let mut guard = guard;
+    if predecessor.is_none() {
+        restore_bans(&edge).await?;
+        push_below(&edge, guard.take())?;
+    }
     let generation = edge.generation.load_full();
     start_tasks(&generation, &control);
     let metrics = edge.recorder.metrics();
@@ -126,6 +153,8 @@ pub async fn start(
     };
     let (listeners, sockets) = Listeners::bind_with(config, workers.get(), &mut inherited)?;
     leave_out(&inherited, takes_over);
+    // Workers inherit what is left: nothing.
+    guard::give_up_the_rest(config);
     pressure::watch(&edge, ports(&sockets)?)?;
     let beat = supervisor.watchdog().map(|within| within / SIGNS_OF_LIFE);
     let mut running = Workers::new(beat);
@@ -144,6 +173,9 @@ pub async fn start(
         metrics.upgrade(true);
         dismiss(predecessor);
     }
+    // Not before: until then the file and the guard were the other process's.
+    let state = keep_bans(&edge)?;
+    push_below(&edge, guard)?;
     let status = format!(
         "serving {} listeners with {workers} workers",
         config.listeners.len()
@@ -153,6 +185,7 @@ pub async fn start(
     let reloader = Reloader::new(path, &edge, listeners, watcher, control);
     let running = Running {
         edge,
+        state,
         reloader,
         workers: running,
         vital,
@@ -203,12 +236,13 @@ fn build(config: Config, control: &Handle) -> io::Result<Edge> {
     let generation =
         Generation::build(config, None, &recorder, control).map_err(io::Error::other)?;
     let config = Arc::clone(&generation.config);
-    let bans = Arc::new(Bans::default());
-    protect(&bans, &config);
+    let bans = Arc::new(Bans::with_capacity(config.bans.capacity as usize));
+    protected::configure(&bans, &config);
     Ok(Edge {
         generation: ArcSwap::from_pointee(generation),
         config: Arc::new(ArcSwap::new(config)),
         bans,
+        below: Arc::default(),
         recorder,
         conduct: Arc::default(),
         pressure: Arc::default(),
@@ -216,17 +250,55 @@ fn build(config: Config, control: &Handle) -> io::Result<Edge> {
     })
 }
 
-/// Neither trusted proxies nor allow-listed networks can be banned.
-pub fn protect(bans: &Bans, config: &Config) {
-    let allowed = config
-        .policy
-        .lists
-        .iter()
-        .filter(|list| list.then == Some(verdict::decision::Action::Allow))
-        .flat_map(|list| &list.networks);
-    let trusted = config.clients.trusted_proxies.iter();
-    let protected: Vec<_> = trusted.chain(allowed).copied().collect();
-    bans.configure(&protected, config.clients.prefix, clock::now());
+/// Bans of a process that has ended. What can't be read keeps nobody from being served.
+async fn restore_bans(edge: &Arc<Edge>) -> io::Result<()> {
+    let Some(path) = edge.config.load().bans.state_file.clone() else {
+        return Ok(());
+    };
+    let bans = Arc::clone(&edge.bans);
+    let metrics = Arc::clone(edge.recorder.metrics());
+    let restoring = tokio::task::spawn_blocking(move || {
+        let began = clock::now();
+        let file = path.display();
+        match state::restore(&path, &bans, began, SystemTime::now()) {
+            Ok(restored) => {
+                let took = clock::now().since(began).as_millis();
+                info!(bans = restored.bans, %file, milliseconds = took, "bans go on");
+                if restored.damaged > 0 {
+                    let kept = restored.kept.as_deref().map(Path::display);
+                    warn!(
+                        %file, lines = restored.damaged, first = restored.first_damaged,
+                        kept = kept.map(tracing::field::display),
+                        "lines of the file of bans were damaged and left out; the last one may have \
+                         been cut when the process ended"
+                    );
+                }
+            }
+            Err(error) => {
+                metrics.ban_state_failed();
+                error!(%file, %error, "the file of bans can't be read: those in it are forgotten");
+            }
+        }
+    });
+    restoring.await.map_err(io::Error::other)
+}
+
+fn push_below(edge: &Edge, guard: Option<Guard>) -> io::Result<()> {
+    if let Some(guard) = guard {
+        // There was none before.
+        let _ = edge.below.set(Below::tell(&edge.bans, guard)?);
+    }
+    Ok(())
+}
+
+fn keep_bans(edge: &Edge) -> io::Result<Option<Arc<StateFile>>> {
+    let config = edge.config.load();
+    let Some(path) = &config.bans.state_file else {
+        return Ok(None);
+    };
+    let metrics = Arc::clone(edge.recorder.metrics());
+    let state = StateFile::keep(path, &edge.bans, move || metrics.ban_state_failed())?;
+    Ok(Some(Arc::new(state)))
 }
 
 pub fn start_tasks(generation: &Generation, control: &Handle) {
@@ -246,8 +318,10 @@ async fn take_bans(predecessor: Predecessor, bans: &Arc<Bans>) -> io::Result<Pre
     let bans = Arc::clone(bans);
     // It may keep this process waiting.
     let taking = tokio::task::spawn_blocking(move || {
-        let carried = predecessor.prepared()?;
-        let taken = bans.take_over(&carried, clock::now());
+        let mut taken = 0_usize;
+        predecessor.prepared(|carried| {
+            taken = taken.saturating_add(bans.take_over(carried, clock::now()));
+        })?;
         info!(bans = taken, "bans go on");
         Ok(predecessor)
     });
@@ -315,6 +389,7 @@ fn admin_task(
     let state = AdminState {
         config: Box::new(move || current.load_full()),
         bans: Arc::clone(&edge.bans),
+        kernel: Arc::clone(&edge.below),
         // The same in every generation.
         revoked: Arc::clone(edge.generation.load().challenges.clearances().revoked()),
         metrics: Arc::clone(edge.recorder.metrics()),

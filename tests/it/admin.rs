@@ -106,6 +106,7 @@ fn every_metric_is_documented_and_every_documented_one_is_there() {
         "rempart_crawler_lookups_total",
         "rempart_bans_placed_total",
         "rempart_pressure_rate",
+        "rempart_kernel_backend",
         "rempart_requests_total",
         "rempart_request_duration_seconds",
         "rempart_tls_handshakes_total",

@@ -7,7 +7,7 @@ use crate::harness::{
 
 #[test]
 fn help_fits_a_screen_and_shows_an_example() {
-    let all: [&[&str]; 8] = [
+    let all: [&[&str]; 10] = [
         &["--help"],
         &["run", "--help"],
         &["check", "--help"],
@@ -16,6 +16,8 @@ fn help_fits_a_screen_and_shows_an_example() {
         &["bans", "--help"],
         &["bans", "add", "--help"],
         &["bans", "remove", "--help"],
+        &["bans", "export", "--help"],
+        &["bans", "import", "--help"],
     ];
     for arguments in all {
         let output = rempart(arguments);

@@ -220,6 +220,19 @@ fn every_other_key_is_read() {
     assert!(
         matches!(config.access_log, model::AccessLog::File(path) if path.ends_with("access.log"))
     );
+    assert_eq!(config.bans.capacity, 1_000_000);
+    assert!(config.bans.state_file.unwrap().is_absolute());
+    assert_eq!((config.bans.never.len(), config.bans.feeds.len()), (2, 2));
+    assert_eq!(
+        config.bans.kernel,
+        Some(model::Kernel::Own {
+            backend: model::KernelBackend::Xdp,
+            interfaces: vec!["eth0".into(), "eth1.7".into()],
+            ports: model::KernelPorts::All,
+        })
+    );
+    let networks = |at: usize| &config.policy.lists[at].networks;
+    assert_eq!((networks(1).len(), networks(2).len()), (2, 1));
     let warnings: Vec<String> = config
         .warnings
         .iter()

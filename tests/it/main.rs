@@ -11,6 +11,7 @@
 mod admin;
 mod alerts;
 mod attacks;
+mod bans;
 mod basics;
 mod budgets;
 mod bulkhead;
@@ -26,6 +27,7 @@ mod docs;
 mod examples;
 mod fingerprint;
 mod forward;
+mod guard;
 mod handshakes;
 mod harness;
 mod hostile;

@@ -3,9 +3,11 @@
 
 use crate::config::model::{Admin, Secret};
 use clap::Args;
-use reqwest::{Method, StatusCode, redirect};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::{Method, RequestBuilder, StatusCode, redirect};
 use serde_json::Value;
 use std::{
+    fmt::Write as _,
     io::Write as _,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -14,6 +16,8 @@ use std::{
 };
 
 const TIMEOUT: Duration = Duration::from_secs(20);
+/// For a list of a million bans.
+const LONG_TIMEOUT: Duration = Duration::from_secs(120);
 /// Bytes of a token file.
 const TOKEN_LIMIT: u64 = 4096;
 /// Where the admin API is by default.
@@ -123,6 +127,47 @@ impl Endpoint {
         path: &str,
         body: Option<Value>,
     ) -> Result<Value, Failure> {
+        let text = self
+            .ask(method, path, TIMEOUT, |request| match body {
+                Some(body) => request.json(&body),
+                None => request,
+            })
+            .await?;
+        understood(&text)
+    }
+
+    /// An answer that is text.
+    pub(super) async fn text(&self, path: &str) -> Result<String, Failure> {
+        self.ask(Method::GET, path, LONG_TIMEOUT, |request| request)
+            .await
+    }
+
+    /// Sends text, and what is asked about it.
+    pub(super) async fn post_text<'a>(
+        &self,
+        path: &str,
+        asked: impl Iterator<Item = (&'a str, &'a str)>,
+        text: String,
+    ) -> Result<Value, Failure> {
+        let mut path = path.to_owned();
+        let mut before = '?';
+        for (key, value) in asked {
+            let value = utf8_percent_encode(value, NON_ALPHANUMERIC);
+            let _ = write!(path, "{before}{key}={value}");
+            before = '&';
+        }
+        let body = |request: RequestBuilder| request.body(text);
+        let text = self.ask(Method::POST, &path, LONG_TIMEOUT, body).await?;
+        understood(&text)
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        timeout: Duration,
+        with: impl FnOnce(RequestBuilder) -> RequestBuilder,
+    ) -> Result<String, Failure> {
         let token = std::str::from_utf8(self.token.expose())
             .map_err(|_| Failure::Usage("the token is not text".into()))?;
         // Err only says that a provider is installed already.
@@ -130,14 +175,11 @@ impl Endpoint {
         let client = reqwest::Client::builder()
             .no_proxy()
             .redirect(redirect::Policy::none())
-            .timeout(TIMEOUT)
+            .timeout(timeout)
             .build()
             .map_err(|error| Failure::Refused(error.to_string()))?;
         let url = format!("{}{path}", self.url);
-        let mut request = client.request(method, &url).bearer_auth(token);
-        if let Some(body) = body {
-            request = request.json(&body);
-        }
+        let request = with(client.request(method, &url).bearer_auth(token));
         let response = request.send().await.map_err(|error| {
             if error.is_builder() {
                 return Failure::Usage(format!("{url} is not a URL"));
@@ -153,12 +195,17 @@ impl Endpoint {
             .text()
             .await
             .map_err(|error| Failure::Refused(cause(&error)))?;
-        let value: Option<Value> = serde_json::from_str(&text).ok();
-        match value {
-            Some(value) if status.is_success() => Ok(value),
-            value => Err(Failure::Refused(refusal(status, value.as_ref()))),
+        if status.is_success() {
+            return Ok(text);
         }
+        let problem: Option<Value> = serde_json::from_str(&text).ok();
+        Err(Failure::Refused(refusal(status, problem.as_ref())))
     }
+}
+
+fn understood(text: &str) -> Result<Value, Failure> {
+    serde_json::from_str(text)
+        .map_err(|_| Failure::Refused("the admin API answered with something else".into()))
 }
 
 /// The last of an error's causes says most.

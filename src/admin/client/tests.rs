@@ -2,9 +2,9 @@
 
 use super::{access::*, *};
 use crate::admin::tests::{TOKEN, start};
-use crate::config::model::Secret;
+use crate::config::model::{Admin, Secret};
 use clap::Parser;
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::Path};
 
 #[derive(Parser)]
 struct Words {

@@ -1,6 +1,7 @@
 //! What an abused connection costs its client: a strike, and a ban when they are used up.
 
 use crate::{
+    bans::By,
     clock,
     connection::Connection,
     identify::TrustedProxies,
@@ -11,9 +12,6 @@ use verdict::prefix::Prefix;
 
 /// In which strikes are counted.
 const PERIOD: Duration = Duration::from_secs(600);
-/// The source of the bans.
-const SOURCE: &str = "h2_abuse";
-
 static BANS: LogLimit = LogLimit::new();
 
 /// Holds an abused connection against its client.
@@ -33,10 +31,14 @@ pub fn strike(kind: &'static str, connection: &Connection, shared: &Shared) {
     let now = clock::now();
     let used_up = shared.budget.strike(client, limits.strikes, PERIOD, now);
     shared.conduct.forget(client);
+    let by = By {
+        direct: !connection.proxied,
+        ..By::H2_ABUSE
+    };
     if let Some(ban) = limits.ban.filter(|_| used_up)
-        && !shared.bans.ban(client, ban, SOURCE, now).is_zero()
+        && !shared.bans.ban(client, ban, by, now).is_zero()
     {
-        shared.metrics.ban_placed(SOURCE);
+        shared.metrics.ban_placed(by.name);
         if let Some(left_out) = BANS.admit() {
             tracing::warn!(%client, kind, left_out, "banned a client for what it did to HTTP/2 connections");
         }

@@ -27,6 +27,7 @@ async fn served(body: Body) -> (ClientStream, TcpStream) {
     // Little is taken at a time.
     SockRef::from(&tcp).set_send_buffer_size(16 * 1024).unwrap();
     let connection = Connection {
+        proxied: false,
         listener: "test".into(),
         peer,
         local: address,

@@ -6,9 +6,9 @@ use crate::{
     config::{
         Config,
         model::{
-            AccessLog, Certificate, Challenge, ClientTimeouts, Clients, Connections, Handshakes,
-            Http1Limits, Http2Limits, Identity, Listener, ListenerKind, Protocols, Shutdown, Tls,
-            TlsVersion,
+            self, AccessLog, Certificate, Challenge, ClientTimeouts, Clients, Connections,
+            Handshakes, Http1Limits, Http2Limits, Identity, Listener, ListenerKind, Protocols,
+            Shutdown, Tls, TlsVersion,
         },
     },
     connection::Connection,
@@ -100,6 +100,7 @@ pub fn config(listeners: Vec<Listener>) -> Config {
         routes: Vec::new(),
         policy: PolicySpec::default(),
         challenge: Challenge::default(),
+        bans: model::Bans::default(),
         access_log: AccessLog::Off,
         shutdown: Shutdown {
             grace: Duration::from_secs(20),

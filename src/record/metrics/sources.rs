@@ -2,7 +2,7 @@
 //! and certificates.
 
 use parking_lot::Mutex;
-use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 use std::sync::Arc;
 use verdict::policy::LimitUsage;
 
@@ -21,6 +21,10 @@ pub trait Sources: Send + Sync {
     fn bans(&self) -> Vec<(&'static str, u64)> {
         Vec::new()
     }
+    /// What the kernel does for bans; `None` where that is not configured.
+    fn kernel(&self) -> Option<KernelFigures> {
+        None
+    }
     /// Mean hashes of a proof of work that is issued now.
     fn challenge_effort(&self) -> u32 {
         0
@@ -29,6 +33,22 @@ pub trait Sources: Send + Sync {
     fn certificates(&self) -> Vec<CertificateExpiry> {
         Vec::new()
     }
+}
+
+/// What the kernel does for bans.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelFigures {
+    /// What is in use of [`KernelFigures::BACKENDS`].
+    pub backend: &'static str,
+    pub dropped_packets: u64,
+    pub dropped_bytes: u64,
+    /// Bans that found no room there.
+    pub refused: u64,
+}
+
+impl KernelFigures {
+    /// All that can be in use; the last is none at all.
+    pub const BACKENDS: [&'static str; 3] = ["xdp", "nftables", "user_space"];
 }
 
 /// `count` endpoints of `upstream` are `state`: `healthy`, `unhealthy`, `ejected`.
@@ -56,6 +76,9 @@ pub(super) struct Scraped {
     evicted: IntCounterVec,
     endpoints: IntGaugeVec,
     bans: IntGaugeVec,
+    kernel_backend: IntGaugeVec,
+    /// Packets, bytes and refused bans.
+    kernel: [IntCounter; 3],
     effort: IntGauge,
     certificates: IntGaugeVec,
     /// One scrape at a time: families are emptied and filled again.
@@ -87,6 +110,26 @@ impl Scraped {
                 "Bans in force, by what enforces them.",
                 &["backend"],
             ),
+            kernel_backend: gauge(
+                "rempart_kernel_backend",
+                "1 for what drops banned clients, where the kernel is to do so.",
+                &["backend"],
+            ),
+            kernel: [
+                (
+                    "rempart_kernel_dropped_packets_total",
+                    "Packets of banned sources that the kernel dropped.",
+                ),
+                (
+                    "rempart_kernel_dropped_bytes_total",
+                    "Bytes of those packets.",
+                ),
+                (
+                    "rempart_kernel_refused_bans_total",
+                    "Bans that found no room in the kernel.",
+                ),
+            ]
+            .map(|(name, help)| super::counter(registry, name, help)),
             effort: super::gauge(
                 registry,
                 "rempart_challenge_effort",
@@ -123,6 +166,24 @@ impl Scraped {
         self.bans.reset();
         for (backend, count) in sources.bans() {
             self.bans.with_label_values(&[backend]).set(signed(count));
+        }
+        self.kernel_backend.reset();
+        if let Some(figures) = sources.kernel() {
+            for backend in KernelFigures::BACKENDS {
+                let in_use = i64::from(backend == figures.backend);
+                self.kernel_backend
+                    .with_label_values(&[backend])
+                    .set(in_use);
+            }
+            let counts = [
+                figures.dropped_packets,
+                figures.dropped_bytes,
+                figures.refused,
+            ];
+            for (counter, count) in self.kernel.iter().zip(counts) {
+                counter.reset();
+                counter.inc_by(count);
+            }
         }
         self.effort.set(sources.challenge_effort().into());
         self.certificates.reset();

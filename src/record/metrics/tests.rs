@@ -166,6 +166,14 @@ impl Sources for Tables {
     fn bans(&self) -> Vec<(&'static str, u64)> {
         vec![("process", 5)]
     }
+    fn kernel(&self) -> Option<KernelFigures> {
+        Some(KernelFigures {
+            backend: "nftables",
+            dropped_packets: 12,
+            dropped_bytes: 600,
+            refused: 1,
+        })
+    }
     fn certificates(&self) -> Vec<CertificateExpiry> {
         vec![CertificateExpiry {
             listener: "[::]:8443".into(),
@@ -193,6 +201,11 @@ fn tables_are_read_at_the_scrape() {
         0.0,
     );
     is(r#"rempart_bans{backend="process"}"#, 5.0);
+    is(r#"rempart_kernel_backend{backend="nftables"}"#, 1.0);
+    is(r#"rempart_kernel_backend{backend="user_space"}"#, 0.0);
+    is("rempart_kernel_dropped_packets_total", 12.0);
+    is("rempart_kernel_dropped_bytes_total", 600.0);
+    is("rempart_kernel_refused_bans_total", 1.0);
     assert!(value(&text, "process_resident_memory_bytes") > Some(1e6));
     assert!(value(&text, "process_max_fds") > Some(1.0));
 }

@@ -2,7 +2,12 @@
 //! on a thread of its own; connections are served as before meanwhile.
 
 use super::{BANS_AT_ONCE, Handed, Hello, LONGEST, PREPARED, READY, VARIABLE, VERSION, wire::Wire};
-use crate::{bans::Bans, clock, listener::inherited::Group, server::program::Program};
+use crate::{
+    bans::{Bans, below::Below, state::StateFile},
+    clock,
+    listener::inherited::Group,
+    server::program::Program,
+};
 use std::{
     fmt,
     future::pending,
@@ -13,7 +18,7 @@ use std::{
         unix::net::UnixStream,
     },
     process::{Child, Command, ExitStatus, Stdio},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     thread,
     time::{Duration, Instant},
 };
@@ -37,6 +42,31 @@ pub struct Offer {
     /// The admin listener, and its address as configured.
     pub admin: Option<(SocketAddr, TcpListener)>,
     pub bans: Arc<Bans>,
+    /// Where they are kept: left to the new process from the moment it has them.
+    pub state: Option<Arc<StateFile>>,
+    /// What tells the guard of them, likewise.
+    pub below: Arc<OnceLock<Below>>,
+}
+
+impl Offer {
+    /// File and guard are the new process's from now on.
+    fn pause(&self) {
+        if let Some(state) = &self.state {
+            state.pause();
+        }
+        if let Some(below) = self.below.get() {
+            below.pause();
+        }
+    }
+
+    fn resume(&self) {
+        if let Some(state) = &self.state {
+            state.resume();
+        }
+        if let Some(below) = self.below.get() {
+            below.resume();
+        }
+    }
 }
 
 /// A hand-over under way.
@@ -176,6 +206,9 @@ fn run(
     })?;
     tracing::info!(pid = child.id(), "a new process was started to take over");
     let conversed = converse(&wire, &offer);
+    if conversed.is_err() {
+        offer.resume();
+    }
     drop(offer);
     match conversed {
         Ok(()) => Ok(child),
@@ -200,21 +233,26 @@ pub(super) fn converse(wire: &Wire, offer: &Offer) -> io::Result<()> {
         address: group.address,
         sockets: group.sockets.len(),
     });
+    let guard = offer.below.get().and_then(Below::stream);
     let hello = Hello {
         version: VERSION,
         listeners: handed.collect(),
         admin: offer.admin.as_ref().map(|(address, _)| *address),
+        guard: guard.is_some(),
     };
     wire.send(&serde_json::to_vec(&hello)?)?;
     let listeners = offer.listeners.iter().flat_map(|group| &group.sockets);
     let admin = offer.admin.iter().map(|(_, socket)| socket);
-    let descriptors: Vec<_> = listeners.chain(admin).map(AsFd::as_fd).collect();
+    let sockets = listeners.chain(admin).map(AsFd::as_fd);
+    let descriptors: Vec<_> = sockets.chain(guard.iter().map(AsFd::as_fd)).collect();
     wire.send_descriptors(&descriptors)?;
     wire.expect(PREPARED)?;
+    offer.pause();
     // As late as can be: a ban that is placed from now on is the old process's alone.
-    for bans in offer.bans.carry(clock::now()).chunks(BANS_AT_ONCE) {
-        wire.send(&serde_json::to_vec(bans)?)?;
-    }
+    offer.bans.carry(clock::now(), |bans| {
+        let mut parts = bans.chunks(BANS_AT_ONCE);
+        parts.try_for_each(|bans| wire.send(&serde_json::to_vec(bans)?))
+    })?;
     wire.send(b"[]")?;
     wire.expect(READY)
 }

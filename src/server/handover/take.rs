@@ -13,9 +13,6 @@ use std::{
     time::Duration,
 };
 
-/// Bans that are taken over at the most, memories included.
-const MOST_BANS: usize = 400_000;
-
 /// The process that this one takes over from.
 #[derive(Debug)]
 pub struct Predecessor {
@@ -29,6 +26,8 @@ pub struct Sockets {
     pub listeners: Vec<Group>,
     /// The admin listener, and its address as configured.
     pub admin: Option<(SocketAddr, TcpListener)>,
+    /// The stream to its guard.
+    pub guard: Option<UnixStream>,
 }
 
 impl Predecessor {
@@ -72,7 +71,10 @@ impl Predecessor {
         let listeners = counts.fold(0_usize, usize::saturating_add);
         let count = listeners.saturating_add(usize::from(hello.admin.is_some()));
         let mut sockets = Vec::with_capacity(count.min(1024));
-        for descriptor in wire.receive_descriptors(count)? {
+        let all = count.saturating_add(usize::from(hello.guard));
+        let mut descriptors = wire.receive_descriptors(all)?;
+        let guard = if hello.guard { descriptors.pop() } else { None };
+        for descriptor in descriptors {
             if !socket_acceptconn(&descriptor)? {
                 return Err(io::Error::other("a socket that does not listen came over"));
             }
@@ -89,23 +91,26 @@ impl Predecessor {
             .collect();
         let admin = hello.admin.zip(sockets.next());
         let pid = parent_id();
-        Ok((Self { wire, pid }, Sockets { listeners, admin }))
+        let sockets = Sockets {
+            listeners,
+            admin,
+            guard: guard.map(UnixStream::from),
+        };
+        Ok((Self { wire, pid }, sockets))
     }
 
-    /// Tells that all that can go wrong has gone right, and takes the bans.
+    /// Tells that all that can go wrong has gone right, and takes the bans, part by part.
     ///
     /// # Errors
     /// When the old process has gone, given up, or speaks nonsense.
-    pub fn prepared(&self) -> io::Result<Vec<Carried>> {
+    pub fn prepared(&self, mut take: impl FnMut(&[Carried])) -> io::Result<()> {
         self.wire.send(PREPARED)?;
-        let mut all = Vec::new();
         loop {
             let bans: Vec<Carried> = serde_json::from_slice(&self.wire.receive()?)?;
             if bans.is_empty() {
-                return Ok(all);
+                return Ok(());
             }
-            let room = MOST_BANS.saturating_sub(all.len());
-            all.extend(bans.into_iter().take(room));
+            take(&bans);
         }
     }
 

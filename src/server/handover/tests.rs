@@ -6,7 +6,11 @@ use super::{
     wire::Wire,
     *,
 };
-use crate::{bans::Bans, clock, listener::inherited::Group};
+use crate::{
+    bans::{Bans, By},
+    clock,
+    listener::inherited::Group,
+};
 use std::{
     io::{ErrorKind, Write},
     net::{TcpListener, TcpStream},
@@ -35,6 +39,8 @@ fn offer(groups: &[(&str, usize)], admin: bool) -> Offer {
         listeners: groups.collect(),
         admin: admin.then(|| ("127.0.0.1:9090".parse().unwrap(), listener())),
         bans: Arc::new(Bans::default()),
+        state: None,
+        below: Arc::default(),
     }
 }
 
@@ -53,7 +59,7 @@ fn sockets_and_bans_go_over() {
     for number in 0..2500_u32 {
         let address = std::net::Ipv4Addr::from(0x0b00_0000 + number);
         let client = Prefix::of(address.into(), PrefixLengths::CLIENT);
-        offer.bans.ban(client, PATIENCE, "x", clock::now());
+        offer.bans.ban(client, PATIENCE, By::H2_ABUSE, clock::now());
     }
     let (ours, theirs) = pair();
     let bound = |socket: &TcpListener| socket.local_addr().unwrap();
@@ -74,7 +80,9 @@ fn sockets_and_bans_go_over() {
         let client = TcpStream::connect(bound(&admin)).unwrap();
         let (_, from) = admin.accept().unwrap();
         assert_eq!(from, client.local_addr().unwrap());
-        assert_eq!(predecessor.prepared().unwrap().len(), 2500);
+        let mut taken = 0;
+        predecessor.prepared(|bans| taken += bans.len()).unwrap();
+        assert_eq!(taken, 2500);
         assert!(!giving.is_finished());
         predecessor.ready().unwrap();
         giving.join().unwrap().unwrap();
@@ -89,7 +97,7 @@ fn nothing_to_hand_over_but_the_place() {
         let giving = scope.spawn(|| converse(&ours, &offer));
         let (predecessor, sockets) = Predecessor::meet(theirs, PATIENCE).unwrap();
         assert!(sockets.listeners.is_empty() && sockets.admin.is_none());
-        assert!(predecessor.prepared().unwrap().is_empty());
+        predecessor.prepared(|_| unreachable!()).unwrap();
         predecessor.ready().unwrap();
         giving.join().unwrap().unwrap();
     });
@@ -110,8 +118,7 @@ fn nonsense_is_refused_by_the_new_one() {
         let version = hello(other);
         assert!(version.contains("version 99"), "{version}");
     }
-    let many =
-        r#"{"version":1,"listeners":[{"address":"127.0.0.1:1","sockets":99999999}],"admin":null}"#;
+    let many = r#"{"version":2,"listeners":[{"address":"127.0.0.1:1","sockets":99999999}],"admin":null,"guard":false}"#;
     assert_eq!(hello(many), "too many descriptors");
     assert!(hello("good day").contains("expected"));
     // A length without end, and an end without a message.
@@ -129,7 +136,7 @@ fn nonsense_is_refused_by_the_new_one() {
 fn a_socket_that_does_not_listen_is_refused() {
     let (ours, theirs) = pair();
     let connected = TcpStream::connect(listener().local_addr().unwrap()).unwrap();
-    ours.send(br#"{"version":1,"listeners":[],"admin":"127.0.0.1:1"}"#)
+    ours.send(br#"{"version":2,"listeners":[],"admin":"127.0.0.1:1","guard":false}"#)
         .unwrap();
     ours.send_descriptors(&[connected.as_fd()]).unwrap();
     let error = Predecessor::meet(theirs, PATIENCE).unwrap_err();

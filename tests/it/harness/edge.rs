@@ -268,6 +268,11 @@ impl Edge {
         wait_for("a reload", 15, || (self.reloads() > before).then_some(()));
     }
 
+    /// What is left when it has ended.
+    pub fn into_folder(self) -> Folder {
+        self.folder
+    }
+
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
     }

@@ -1,0 +1,294 @@
+//! Files of bans: what is written is read, whatever became of it in between.
+
+use super::*;
+use crate::bans::{Because, By, Kind};
+use std::{
+    os::unix::fs::PermissionsExt,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+use verdict::prefix::{Prefix, PrefixLengths};
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+const LOGIN: By<'_> = By {
+    kind: Kind::Limit,
+    name: "per-login",
+    direct: true,
+};
+
+fn client(address: &str) -> Prefix {
+    Prefix::of(address.parse().unwrap(), PrefixLengths::CLIENT)
+}
+
+fn numbered(number: u32) -> Prefix {
+    let address = std::net::Ipv4Addr::from(0x0b00_0000 + number);
+    Prefix::of(address.into(), PrefixLengths::CLIENT)
+}
+
+fn now() -> Nanos {
+    crate::clock::now()
+}
+
+/// Keeps a file for as long as `during` takes.
+fn keep(path: &Path, bans: &Arc<Bans>, during: impl FnOnce(&StateFile)) -> usize {
+    let failures = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&failures);
+    let state = StateFile::keep(path, bans, move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+    })
+    .unwrap();
+    during(&state);
+    state.close();
+    failures.load(Ordering::Relaxed)
+}
+
+fn restored(path: &Path) -> (Bans, Restored) {
+    let bans = Bans::default();
+    let restored = restore(path, &bans, now(), SystemTime::now()).unwrap();
+    (bans, restored)
+}
+
+fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
+    let patience = Instant::now() + Duration::from_secs(30);
+    while !done() {
+        assert!(Instant::now() < patience, "{what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn bans_come_back_as_they_were() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bans");
+    let bans = Arc::new(Bans::default());
+    // One before the file is kept, the others after.
+    bans.ban(client("203.0.113.1"), HOUR, LOGIN, now());
+    keep(&path, &bans, |_| {
+        let proxied = By {
+            direct: false,
+            ..LOGIN
+        };
+        bans.ban(client("2001:db8::1"), 2 * HOUR, proxied, now());
+        bans.ban(client("203.0.113.2"), HOUR, By::H2_ABUSE, now());
+        bans.ban(client("203.0.113.3"), HOUR, LOGIN, now());
+        let network = "198.51.100.0/24".parse().unwrap();
+        bans.add(network, HOUR, Some("scan \"x\"\n"), now())
+            .unwrap();
+        bans.add("192.0.2.0/24".parse().unwrap(), HOUR, None, now())
+            .unwrap();
+        assert_eq!(bans.remove("203.0.113.3/32".parse().unwrap(), now()), 1);
+        assert_eq!(bans.remove("192.0.2.0/24".parse().unwrap(), now()), 1);
+    });
+    assert_eq!(
+        fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    let (new, restored) = restored(&path);
+    assert_eq!(
+        restored,
+        Restored {
+            bans: 4,
+            ..Restored::default()
+        }
+    );
+    let told = |bans: &Bans| {
+        let mut told: Vec<_> = bans
+            .list(99, now())
+            .0
+            .into_iter()
+            .map(|ban| {
+                (
+                    ban.network,
+                    ban.reason,
+                    ban.comment,
+                    ban.direct,
+                    ban.offences,
+                )
+            })
+            .collect();
+        told.sort_by_key(|ban| ban.0);
+        told
+    };
+    assert_eq!(told(&new), told(&bans));
+    let before = bans.until(client("2001:db8::2"), now()).unwrap();
+    let after = new.until(client("2001:db8::2"), now()).unwrap();
+    assert!(after.since(before) + before.since(after) < Duration::from_secs(2));
+}
+
+#[test]
+fn time_spent_down_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bans");
+    let bans = Arc::new(Bans::default());
+    bans.ban(client("203.0.113.1"), MINUTE, LOGIN, now());
+    bans.ban(client("203.0.113.2"), HOUR, LOGIN, now());
+    keep(&path, &bans, |_| {});
+    let new = Bans::default();
+    let later = SystemTime::now() + 10 * MINUTE;
+    let restored = restore(&path, &new, now(), later).unwrap();
+    assert_eq!(restored.bans, 1);
+    let left = new
+        .until(client("203.0.113.2"), now())
+        .unwrap()
+        .since(now());
+    assert!(left <= 50 * MINUTE && left > 49 * MINUTE, "{left:?}");
+    // The offence of the one that ended in between is remembered until ten minutes after its end.
+    assert_eq!(
+        new.ban(client("203.0.113.1"), MINUTE, LOGIN, now()),
+        2 * MINUTE
+    );
+}
+
+#[test]
+fn nothing_there_is_nobody_banned() {
+    let folder = tempfile::tempdir().unwrap();
+    let bans = Bans::default();
+    let none = restore(&folder.path().join("bans"), &bans, now(), SystemTime::now());
+    assert_eq!(none.unwrap(), Restored::default());
+    assert!(restore(folder.path(), &bans, now(), SystemTime::now()).is_err());
+}
+
+/// Whatever is done to any byte of a small file: nothing panics, the other lines are read, and what
+/// is damaged is kept aside.
+#[test]
+fn a_file_that_is_damaged_anywhere_gives_the_rest() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bans");
+    let bans = Arc::new(Bans::default());
+    for last in 1..=5 {
+        bans.ban(client(&format!("203.0.113.{last}")), HOUR, LOGIN, now());
+    }
+    bans.add("198.51.100.0/24".parse().unwrap(), HOUR, Some("ä"), now())
+        .unwrap();
+    keep(&path, &bans, |_| {});
+    let good = fs::read(&path).unwrap();
+    for at in 0..good.len() {
+        for change in [0x01, 0x20, 0x80, good[at] ^ b'\n'] {
+            if change == 0 {
+                continue;
+            }
+            let mut bad = good.clone();
+            bad[at] ^= change;
+            fs::write(&path, &bad).unwrap();
+            let (_, found) = restored(&path);
+            assert!(found.bans >= 4, "{at} {change}: {found:?}");
+            let capital = change == 0x20 && found.damaged == 0;
+            assert!(found.kept.is_some() || capital, "{at} {change}");
+            if let Some(kept) = found.kept {
+                assert_eq!(fs::read(kept).unwrap(), bad);
+            }
+        }
+        // Cut off there, as by a disk that was full.
+        fs::write(&path, &good[..at]).unwrap();
+        let (_, found) = restored(&path);
+        let whole = good[..at].split(|byte| *byte == b'\n').count() as u64;
+        assert_eq!(found.bans, whole.saturating_sub(2), "{at}");
+        let ends_well = at == 0 || good[at - 1] == b'\n';
+        assert_eq!(found.damaged == 0, ends_well, "{at}");
+    }
+}
+
+#[test]
+fn whatever_stands_there_bans_nobody_protected() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bans");
+    let bans = Arc::new(Bans::default());
+    bans.ban(client("10.1.2.3"), HOUR, LOGIN, now());
+    bans.add("10.9.0.0/16".parse().unwrap(), HOUR, None, now())
+        .unwrap();
+    bans.ban(client("203.0.113.1"), HOUR, LOGIN, now());
+    keep(&path, &bans, |_| {});
+    let new = Bans::default();
+    let proxies = [("10.0.0.0/8".parse().unwrap(), Because::TrustedProxy)];
+    new.configure(&proxies, PrefixLengths::CLIENT, now());
+    let found = restore(&path, &new, now(), SystemTime::now()).unwrap();
+    assert_eq!(found.bans, 1);
+    assert_eq!(new.until(client("10.1.2.3"), now()), None);
+    // A file that is none of ours is kept, and bans nobody; a line without an end is no memory leak.
+    let foreign = [b"#!/bin/sh\n".as_slice(), &vec![0xff; 300_000]].concat();
+    fs::write(&path, &foreign).unwrap();
+    let (none, found) = restored(&path);
+    assert_eq!(
+        (none.count(now()), found.damaged, found.first_damaged),
+        (0, 2, 1)
+    );
+    assert_eq!(fs::read(found.kept.unwrap()).unwrap(), foreign);
+}
+
+#[test]
+fn a_file_that_grew_is_written_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bans");
+    let bans = Arc::new(Bans::default());
+    let lines = || fs::read(&path).map_or(0, |bytes| bytes.split(|b| *b == b'\n').count());
+    keep(&path, &bans, |_| {
+        wait_for("the file", || lines() > 0);
+        let bad = numbered(1);
+        let mut most = 0;
+        // Ever longer bans of one client: a line each, of which the last alone matters.
+        for round in 1..=30_000_u32 {
+            bans.ban(bad, HOUR + Duration::from_secs(round.into()), LOGIN, now());
+            if round.is_multiple_of(1000) {
+                most = lines().max(most);
+            }
+        }
+        wait_for("a file without what is past", || {
+            bans.ban(numbered(2), HOUR, LOGIN, now());
+            most = lines().max(most);
+            lines() < 12_000
+        });
+        assert!(most < 50_000, "{most}");
+    });
+    assert_eq!(restored(&path).1.bans, 2);
+}
+
+#[test]
+fn a_burst_that_overflows_the_queue_is_written_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bans");
+    let bans = Arc::new(Bans::with_capacity(400_000));
+    keep(&path, &bans, |state| {
+        state.pause();
+        for number in 0..100_000 {
+            bans.ban(numbered(number), HOUR, LOGIN, now());
+        }
+        assert!(!path.exists() || fs::read(&path).unwrap().len() < 100);
+        state.resume();
+        wait_for("all of them", || {
+            fs::metadata(&path).is_ok_and(|found| found.len() > 5_000_000)
+        });
+    });
+    assert_eq!(restored(&path).1.bans, 100_000);
+}
+
+#[test]
+fn a_disk_that_fails_is_tried_again_and_holds_nobody_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("gone").join("bans");
+    let bans = Arc::new(Bans::default());
+    let failures = keep(&path, &bans, |_| {
+        bans.ban(numbered(1), HOUR, LOGIN, now());
+        assert!(bans.until(numbered(1), now()).is_some());
+        wait_for("the folder's turn", || {
+            // It is tried again when there is one.
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            path.exists()
+        });
+    });
+    assert!(failures <= 2, "{failures}");
+    assert_eq!(restored(&path).1.bans, 1);
+}
+
+#[test]
+fn while_paused_the_file_is_another_s() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bans");
+    let bans = Arc::new(Bans::default());
+    keep(&path, &bans, |state| {
+        wait_for("the file", || path.exists());
+        state.pause();
+        fs::write(&path, "another's").unwrap();
+        bans.ban(numbered(1), HOUR, LOGIN, now());
+    });
+    assert_eq!(fs::read(&path).unwrap(), b"another's");
+}
