@@ -11,7 +11,7 @@ use nix::{
     unistd::Pid,
 };
 use rempart_kernel::{
-    filter::{Backend, Choice, Ports, Wanted},
+    filter::{self, Backend, Choice, Ports, Wanted},
     guard::{self, Change, Client, Door, Options},
 };
 use std::{
@@ -82,6 +82,10 @@ pub fn stories() -> Vec<Story> {
         (
             "guarding::protects_whatever_it_is_told".into(),
             protects_whatever_it_is_told,
+        ),
+        (
+            "guarding::takes_the_next_backend_where_there_is_no_driver".into(),
+            takes_the_next_backend,
         ),
         (
             "guarding::says_which_rights_are_missing".into(),
@@ -287,7 +291,8 @@ fn ends_with_its_proxy() -> Result<(), Failed> {
 }
 
 fn says_which_rights_are_missing() -> Result<(), Failed> {
-    let field = Field::new();
+    let (field, folder) = (Field::new(), tempfile::tempdir()?);
+    let socket = folder.path().join("guard.sock");
     for (backend, rights, missing) in [
         (
             Backend::Xdp,
@@ -309,7 +314,7 @@ fn says_which_rights_are_missing() -> Result<(), Failed> {
             .command("setpriv".as_ref())
             .args(["--bounding-set", rights, "--inh-caps", "-all", "--"])
             .arg(std::env::current_exe()?)
-            .env(ROLE, format!("{backend} -"))
+            .env(ROLE, format!("{backend} {}", socket.display()))
             .output()?;
         let said = String::from_utf8_lossy(&done.stderr);
         assert!(
@@ -317,5 +322,32 @@ fn says_which_rights_are_missing() -> Result<(), Failed> {
             "{rights}: {said}"
         );
     }
+    Ok(())
+}
+
+fn takes_the_next_backend() -> Result<(), Failed> {
+    let field = Field::new();
+    let wanted = Wanted {
+        choice: Choice::Auto,
+        interfaces: vec![INTERFACE.into(), "lo".into()],
+        ports: Ports::All,
+        capacity: 10,
+    };
+    let (filter, notes) = filter::open(&wanted)?;
+    assert_eq!(filter.backend(), Backend::Nftables);
+    let [note] = notes.as_slice() else {
+        return Err(format!("{notes:?}").into());
+    };
+    assert!(
+        note.contains("driver of lo") && note.contains("no such mode"),
+        "{note}"
+    );
+    // Nor is it left at the other.
+    assert!(!field.interface().contains("xdp"));
+    let only = Wanted {
+        choice: Choice::Only(Backend::Xdp),
+        ..wanted
+    };
+    assert!(filter::open(&only).is_err());
     Ok(())
 }
