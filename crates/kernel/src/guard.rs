@@ -147,7 +147,13 @@ fn listen(path: &Path, group: Option<&str>) -> io::Result<UnixListener> {
     nix::sys::stat::umask(mask);
     let listener = bound.map_err(failed)?;
     if let Some(group) = group {
-        chown(path, None, Some(group))?;
+        chown(path, None, Some(group)).map_err(|error| {
+            let why = format!(
+                "can't give {} to its group (CAP_CHOWN): {error}",
+                path.display()
+            );
+            io::Error::new(io::Error::from(error).kind(), why)
+        })?;
     }
     fs::set_permissions(path, fs::Permissions::from_mode(0o660)).map_err(failed)?;
     Ok(listener)

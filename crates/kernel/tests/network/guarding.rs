@@ -16,6 +16,7 @@ use rempart_kernel::{
 };
 use std::{
     fs,
+    net::IpAddr,
     os::{fd::OwnedFd, unix::fs::PermissionsExt, unix::net::UnixStream},
     path::PathBuf,
     process::{Child, ExitCode, ExitStatus, Stdio},
@@ -46,7 +47,7 @@ pub fn as_guard() -> Option<ExitCode> {
             capacity: 1000,
         },
         protected: vec!["203.0.113.0/24".parse().ok()?],
-        drop_reflected: false,
+        drop_reflected: true,
         user: "nobody".into(),
     };
     Some(match guard::run(options) {
@@ -86,6 +87,10 @@ pub fn stories() -> Vec<Story> {
         (
             "guarding::takes_the_next_backend_where_there_is_no_driver".into(),
             takes_the_next_backend,
+        ),
+        (
+            "guarding::drops_a_reflected_flood_once_it_is_one".into(),
+            drops_a_reflected_flood,
         ),
         (
             "guarding::says_which_rights_are_missing".into(),
@@ -349,5 +354,31 @@ fn takes_the_next_backend() -> Result<(), Failed> {
         ..wanted
     };
     assert!(filter::open(&only).is_err());
+    Ok(())
+}
+
+fn drops_a_reflected_flood() -> Result<(), Failed> {
+    let mut guard = Guard::start(Backend::Xdp);
+    let mut client = guard.client();
+    let reflector: IpAddr = "192.0.2.53".parse()?;
+    let counted = |client: &mut Client, port| {
+        let report = client.report(&[]).unwrap();
+        let found = report.reflectors.into_iter().find(|one| one.port == port);
+        found.unwrap_or_default()
+    };
+    // What others send from such ports is counted, and not dropped.
+    guard.field.reflects(reflector, 123, 10);
+    until("the flood is dropped", || {
+        guard.field.reflects(reflector, 53, 100);
+        counted(&mut client, 53).dropped > 0
+    });
+    let flood = counted(&mut client, 53);
+    // Three seconds of it passed first.
+    assert!(flood.packets - flood.dropped > 1500, "{flood:?}");
+    assert_eq!(flood.bytes, flood.packets * (14 + 20 + 8 + 400));
+    let before = counted(&mut client, 123);
+    assert_eq!((before.packets, before.dropped), (10, 0));
+    guard.field.reflects(reflector, 123, 10);
+    assert_eq!(counted(&mut client, 123).dropped, 0);
     Ok(())
 }
