@@ -110,9 +110,9 @@ fn show(xdp: &mut Xdp, what: &str, source: IpAddr, passes: bool) -> Result<()> {
     let packet = syn(source);
     let mut took = Vec::new();
     for _ in 0..ROUNDS {
-        let (passed, each) = xdp.show(&packet, SHOWN)?;
-        if passed != passes {
-            return Err(format!("{what}: passed is {passed}").into());
+        let (arrived, each) = xdp.show(&packet, SHOWN)?;
+        if arrived != passes {
+            return Err(format!("{what}: it passed: {arrived}").into());
         }
         took.push(each.as_nanos());
     }

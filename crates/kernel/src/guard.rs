@@ -81,6 +81,10 @@ pub fn run(options: Options) -> io::Result<()> {
     if wanted.interfaces.is_empty() {
         wanted.interfaces = surroundings::interfaces()?;
     }
+    let proxy = match &options.door {
+        Door::Socket { .. } => None,
+        Door::Stdin => Some(standard_input()?),
+    };
     let (filter, notes) = filter::open(&wanted)?;
     let listener = match &options.door {
         Door::Socket { path, group } => Some(listen(path, group.as_deref())?),
@@ -97,9 +101,11 @@ pub fn run(options: Options) -> io::Result<()> {
     if options.drop_reflected {
         server.drop_reflected();
     }
-    match listener {
-        Some(listener) => server.listen(listener)?,
-        None => server.serve(UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?))?,
+    if let Some(listener) = listener {
+        server.listen(listener)?;
+    }
+    if let Some(proxy) = proxy {
+        server.serve(proxy)?;
     }
     let ended = server.run(stop.as_fd());
     if let Door::Socket { path, .. } = &options.door {
@@ -108,6 +114,15 @@ pub fn run(options: Options) -> io::Result<()> {
     }
     info!("the guard ends, and with it all bans in the kernel");
     ended
+}
+
+fn standard_input() -> io::Result<UnixStream> {
+    let stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let why =
+        "standard input is no Unix socket: `--stdin` is for a proxy that starts its own guard";
+    let wrong = |error: io::Error| io::Error::new(error.kind(), why);
+    stream.peer_addr().map_err(wrong)?;
+    Ok(stream)
 }
 
 /// Listens on a path, for its owner and group. What a guard that was killed left there goes.
@@ -132,7 +147,13 @@ fn listen(path: &Path, group: Option<&str>) -> io::Result<UnixListener> {
     nix::sys::stat::umask(mask);
     let listener = bound.map_err(failed)?;
     if let Some(group) = group {
-        chown(path, None, Some(group))?;
+        chown(path, None, Some(group)).map_err(|error| {
+            let why = format!(
+                "can't give {} to its group (CAP_CHOWN): {error}",
+                path.display()
+            );
+            io::Error::new(io::Error::from(error).kind(), why)
+        })?;
     }
     fs::set_permissions(path, fs::Permissions::from_mode(0o660)).map_err(failed)?;
     Ok(listener)

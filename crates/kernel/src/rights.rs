@@ -55,9 +55,13 @@ pub fn become_user(name: &str, backend: Backend) -> io::Result<()> {
         })?;
         clear_bounding()?;
         prctl::set_keepcaps(!kept.is_empty())?;
-        setgroups(&[])?;
-        setgid(user.gid)?;
-        setuid(user.uid)?;
+        setgroups(&[])
+            .and_then(|()| setgid(user.gid))
+            .and_then(|()| setuid(user.uid))
+            .map_err(|error| {
+                let why = format!("can't become {name} (CAP_SETUID, CAP_SETGID): {error}");
+                io::Error::new(io::Error::from(error).kind(), why)
+            })?;
     }
     keep(&kept)
 }

@@ -160,6 +160,19 @@ impl Field {
         }
     }
 
+    /// Sends datagrams of 400 bytes from a source's port, to a port of the host that nobody reads.
+    pub fn reflects(&self, source: IpAddr, port: u16, count: u32) {
+        self.own(source);
+        let to = SocketAddr::new(host_address(source), 40_000);
+        self.outside(|| {
+            let socket = UdpSocket::bind((source, port)).unwrap();
+            for _ in 0..count {
+                // Nobody reads it, and the host may say so.
+                let _ = socket.send_to(&[0; 400], to);
+            }
+        });
+    }
+
     /// Whether a connection from a source comes about within a while.
     pub fn connects(&self, source: IpAddr, listener: &TcpListener, within: Duration) -> bool {
         self.own(source);

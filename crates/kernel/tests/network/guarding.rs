@@ -11,11 +11,12 @@ use nix::{
     unistd::Pid,
 };
 use rempart_kernel::{
-    filter::{Backend, Choice, Ports, Wanted},
+    filter::{self, Backend, Choice, Ports, Wanted},
     guard::{self, Change, Client, Door, Options},
 };
 use std::{
     fs,
+    net::IpAddr,
     os::{fd::OwnedFd, unix::fs::PermissionsExt, unix::net::UnixStream},
     path::PathBuf,
     process::{Child, ExitCode, ExitStatus, Stdio},
@@ -46,7 +47,7 @@ pub fn as_guard() -> Option<ExitCode> {
             capacity: 1000,
         },
         protected: vec!["203.0.113.0/24".parse().ok()?],
-        drop_reflected: false,
+        drop_reflected: true,
         user: "nobody".into(),
     };
     Some(match guard::run(options) {
@@ -82,6 +83,14 @@ pub fn stories() -> Vec<Story> {
         (
             "guarding::protects_whatever_it_is_told".into(),
             protects_whatever_it_is_told,
+        ),
+        (
+            "guarding::takes_the_next_backend_where_there_is_no_driver".into(),
+            takes_the_next_backend,
+        ),
+        (
+            "guarding::drops_a_reflected_flood_once_it_is_one".into(),
+            drops_a_reflected_flood,
         ),
         (
             "guarding::says_which_rights_are_missing".into(),
@@ -287,7 +296,8 @@ fn ends_with_its_proxy() -> Result<(), Failed> {
 }
 
 fn says_which_rights_are_missing() -> Result<(), Failed> {
-    let field = Field::new();
+    let (field, folder) = (Field::new(), tempfile::tempdir()?);
+    let socket = folder.path().join("guard.sock");
     for (backend, rights, missing) in [
         (
             Backend::Xdp,
@@ -309,7 +319,7 @@ fn says_which_rights_are_missing() -> Result<(), Failed> {
             .command("setpriv".as_ref())
             .args(["--bounding-set", rights, "--inh-caps", "-all", "--"])
             .arg(std::env::current_exe()?)
-            .env(ROLE, format!("{backend} -"))
+            .env(ROLE, format!("{backend} {}", socket.display()))
             .output()?;
         let said = String::from_utf8_lossy(&done.stderr);
         assert!(
@@ -317,5 +327,58 @@ fn says_which_rights_are_missing() -> Result<(), Failed> {
             "{rights}: {said}"
         );
     }
+    Ok(())
+}
+
+fn takes_the_next_backend() -> Result<(), Failed> {
+    let field = Field::new();
+    let wanted = Wanted {
+        choice: Choice::Auto,
+        interfaces: vec![INTERFACE.into(), "lo".into()],
+        ports: Ports::All,
+        capacity: 10,
+    };
+    let (filter, notes) = filter::open(&wanted)?;
+    assert_eq!(filter.backend(), Backend::Nftables);
+    let [note] = notes.as_slice() else {
+        return Err(format!("{notes:?}").into());
+    };
+    assert!(
+        note.contains("driver of lo") && note.contains("no such mode"),
+        "{note}"
+    );
+    // Nor is it left at the other.
+    assert!(!field.interface().contains("xdp"));
+    let only = Wanted {
+        choice: Choice::Only(Backend::Xdp),
+        ..wanted
+    };
+    assert!(filter::open(&only).is_err());
+    Ok(())
+}
+
+fn drops_a_reflected_flood() -> Result<(), Failed> {
+    let mut guard = Guard::start(Backend::Xdp);
+    let mut client = guard.client();
+    let reflector: IpAddr = "192.0.2.53".parse()?;
+    let counted = |client: &mut Client, port| {
+        let report = client.report(&[]).unwrap();
+        let found = report.reflectors.into_iter().find(|one| one.port == port);
+        found.unwrap_or_default()
+    };
+    // What others send from such ports is counted, and not dropped.
+    guard.field.reflects(reflector, 123, 10);
+    until("the flood is dropped", || {
+        guard.field.reflects(reflector, 53, 100);
+        counted(&mut client, 53).dropped > 0
+    });
+    let flood = counted(&mut client, 53);
+    // Three seconds of it passed first.
+    assert!(flood.packets - flood.dropped > 1500, "{flood:?}");
+    assert_eq!(flood.bytes, flood.packets * (14 + 20 + 8 + 400));
+    let before = counted(&mut client, 123);
+    assert_eq!((before.packets, before.dropped), (10, 0));
+    guard.field.reflects(reflector, 123, 10);
+    assert_eq!(counted(&mut client, 123).dropped, 0);
     Ok(())
 }

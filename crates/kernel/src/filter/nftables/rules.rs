@@ -1,12 +1,14 @@
 //! The table: its chains, sets and rules, as messages.
 //!
-//!     chain sources, hook prerouting, priority raw:
-//!         neither TCP nor UDP: pass             unless all ports are covered
-//!         to a port that isn't covered: pass    the same; a later fragment has no port and goes on
-//!         source in banned_4_32: go to banned   one for each length of prefix, as it comes into use
-//!     chain banned:
-//!         source is protected: pass
-//!         count and drop
+//! ```text
+//! chain sources, hook prerouting, priority raw:
+//!     neither TCP nor UDP: pass             unless all ports are covered
+//!     to a port that isn't covered: pass    the same; a later fragment has no port and goes on
+//!     source in banned_4_32: go to banned   one for each length of prefix, as it comes into use
+//! chain banned:
+//!     source is protected: pass
+//!     count and drop
+//! ```
 
 use super::{Element, netlink::Message};
 use crate::filter::Ports;

@@ -84,3 +84,43 @@ impl Server {
         self.enforce(ended.into_iter().chain(released))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        filter::{Backend, memory::Memory},
+        guard::{Change, Client, server::now},
+    };
+    use std::{
+        os::{fd::AsFd, unix::net::UnixStream},
+        thread,
+    };
+
+    #[test]
+    fn bans_of_a_client_that_does_not_come_back_are_let_go() {
+        let filter = Memory::new(Backend::Xdp, 10);
+        let mut server = Server::new(Box::new(filter), Vec::new(), Vec::new()).unwrap();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (_stop, stopped) = UnixStream::pair().unwrap();
+        server.serve(theirs).unwrap();
+        let client = thread::spawn(move || {
+            let network = "192.0.2.7/32".parse().unwrap();
+            let networks = vec!["192.0.2.9/32".parse().unwrap()];
+            let mut client = Client::over(ours).unwrap();
+            let ban = Change::Ban {
+                network,
+                remaining: None,
+            };
+            client.send(&[Change::Protect { networks }, ban]).unwrap();
+        });
+        // It ends when the client has left.
+        server.run(stopped.as_fd()).unwrap();
+        client.join().unwrap();
+        let left = |server: &Server| (server.ledger.len(), server.all_protected(&[]).len());
+        server.settle(now() + DEPARTED_STAY / 2).unwrap();
+        assert_eq!(left(&server), (1, 1));
+        server.settle(now() + DEPARTED_STAY).unwrap();
+        assert_eq!(left(&server), (0, 0));
+    }
+}
