@@ -6,16 +6,17 @@
 #   make bench   what deciding and challenging cost (docs/performance.md)
 #   make fuzz    bytes of peers at random, FUZZ_SECONDS (60) for each target of fuzz/
 #   make images  the pictures of the challenge in docs/images, from the browser's stories
+#   make bpf     the object of crates/kernel/bpf from its source
 #   make attack  build the attack client: load-tests/README.md
 #
 # CI calls the same targets.
 
-.PHONY: run test check bench fuzz images attack install-build install-test clean-tools
+.PHONY: run test check bench fuzz images bpf attack install-build install-test clean-tools
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help:
-	@sed -n '3,9s/^# *//p' Makefile
+	@sed -n '3,10s/^# *//p' Makefile
 
 run: install-build
 	cargo run --quiet -- demo
@@ -55,6 +56,14 @@ images: install-test
 	SCREENSHOTS=$(abspath $(IMAGES)) cargo test --test it -- page::a_browser captcha::a_browser \
 	    challenge::a_browser third_party::a_browser
 	.tools/venv/bin/node tests/browser/pictures.mjs $(IMAGES) docs/images
+
+# The same bytes from any folder, with this compiler: a test holds the committed object to it.
+BPF_OBJECT ?= rempart.bpf.o
+bpf:
+	cd crates/kernel/bpf && clang-14 -O2 -g -Wall -Werror -target bpf -mcpu=v3 \
+	    -I/usr/include/$(shell uname -m)-linux-gnu -fdebug-compilation-dir=. \
+	    -c rempart.bpf.c -o $(BPF_OBJECT)
+	cd crates/kernel/bpf && llvm-strip-14 -g $(BPF_OBJECT)
 
 attack: install-build
 	cargo build --release -p rempart-attack

@@ -88,7 +88,9 @@ tests() {
     # nginx and promtool come in packages that hold services as well; see apt_for.
     apt_for curl=curl nginx=nginx-light promtool=prometheus chromium=chromium \
         openssl=openssl python3=python3 slowhttptest=slowhttptest \
-        ip=iproute2 hping3=hping3 tcpdump=tcpdump sysctl=procps
+        ip=iproute2 hping3=hping3 tcpdump=tcpdump sysctl=procps \
+        clang-14=clang-14 llvm-strip-14=llvm-14 nft=nftables
+    [ -e /usr/include/bpf/bpf_helpers.h ] || apt_for no-such-program=libbpf-dev
     python3 -c 'import ensurepip, venv' 2>/dev/null || apt_for no-such-program=python3-venv
     mkdir -p .tools
     unless_done .tools/python.stamp tests/requirements.txt python_packages

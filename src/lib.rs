@@ -32,6 +32,7 @@ pub mod forward;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod generation;
+pub mod guard;
 pub mod host;
 pub mod identify;
 pub mod listener;

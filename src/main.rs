@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use rempart::{
     admin::client::{BansCommand, ClearancesCommand},
     config::{self, model::Admin},
-    demo,
+    demo, guard,
     host::Report,
     logs, server,
 };
@@ -53,6 +53,11 @@ enum Command {
     /// Serve a sample app behind the full proxy, and say what to try.
     #[command(after_help = "Example: rempart demo --port 8443")]
     Demo(demo::Options),
+    /// Hold the rights to the kernel's filter, and drop there what proxies banned.
+    #[command(
+        after_help = "Example: rempart guard --socket /run/rempart/guard.sock --group rempart"
+    )]
+    Guard(guard::Options),
     /// List, add and remove bans, over the admin API.
     #[command(
         after_help = "Example: rempart bans add 203.0.113.7 --for 10m --config conf/small-site.yaml"
@@ -75,6 +80,10 @@ fn main() -> ExitCode {
         Command::Demo(options) => {
             logs::start();
             demo::run(&options, |config| server::run(config, None))
+        }
+        Command::Guard(options) => {
+            logs::start();
+            guard::run(options)
         }
         Command::Bans(command) => command.run(admin_of),
         Command::Clearances(command) => command.run(admin_of),

@@ -3,6 +3,7 @@
 //! [`super::accept`].
 
 use super::{log_limit::LogLimit, socket};
+use parking_lot::Mutex;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
@@ -13,6 +14,7 @@ use std::{
     io,
     net::{SocketAddr, TcpListener},
     os::fd::OwnedFd,
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 use tokio::{
@@ -25,6 +27,12 @@ use tokio::{
 const BACK_OFF: Duration = Duration::from_millis(50);
 
 static ERRORS: LogLimit = LogLimit::new();
+
+/// Held while some queue's reserve is let go, and whether it is: the descriptor that this frees is not
+/// for the connections of other queues. One that was taken away would leave its owner's clients in
+/// silence until something closes.
+static LENDING: Mutex<()> = Mutex::new(());
+static LENT: AtomicBool = AtomicBool::new(false);
 
 /// A listening socket of this worker.
 pub struct Queue {
@@ -119,9 +127,20 @@ impl Queue {
     }
 
     fn take(&mut self, accept: impl Fn(&AsyncFd<TcpListener>) -> io::Result<Waiting>) -> Next {
+        if LENT.load(Ordering::Relaxed) {
+            drop(LENDING.lock());
+        }
         match accept(&self.socket) {
-            Ok(connection) => Next::Connection(connection),
+            Ok(connection) if self.is_reserved() => Next::Connection(connection),
+            Ok(connection) => {
+                // Something closed: the reserve comes first.
+                connection.refuse();
+                self.reserve();
+                Next::NoDescriptors { refused: true }
+            }
             Err(error) if are_no_descriptors(&error) => {
+                let _lending = LENDING.lock();
+                LENT.store(true, Ordering::Relaxed);
                 // Dropped, or made again where it could not be before.
                 let held = self.reserve.take().is_some();
                 let next = match held.then(|| accept(&self.socket)) {
@@ -133,12 +152,25 @@ impl Queue {
                     Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => Next::Empty,
                     Some(Err(_)) | None => Next::NoDescriptors { refused: false },
                 };
-                self.reserve = File::open("/dev/null").ok();
+                self.reserve();
+                LENT.store(false, Ordering::Relaxed);
                 next
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Next::Empty,
             Err(error) => Next::Failed(error),
         }
+    }
+
+    /// Whether there is a reserve, which is made again where it could not be before.
+    fn is_reserved(&mut self) -> bool {
+        if self.reserve.is_none() {
+            self.reserve();
+        }
+        self.reserve.is_some()
+    }
+
+    fn reserve(&mut self) {
+        self.reserve = File::open("/dev/null").ok();
     }
 }
 
@@ -231,5 +263,6 @@ mod tests {
         queue.reserve = None;
         let next = queue.take(none);
         assert!(matches!(next, Next::NoDescriptors { refused: false }));
+        assert!(queue.reserve.is_some(), "as soon as something closes");
     }
 }

@@ -7,11 +7,12 @@ use crate::harness::{
 
 #[test]
 fn help_fits_a_screen_and_shows_an_example() {
-    let all: [&[&str]; 7] = [
+    let all: [&[&str]; 8] = [
         &["--help"],
         &["run", "--help"],
         &["check", "--help"],
         &["demo", "--help"],
+        &["guard", "--help"],
         &["bans", "--help"],
         &["bans", "add", "--help"],
         &["bans", "remove", "--help"],

@@ -5,5 +5,8 @@
 //! proxy's ban table.
 
 pub mod counters;
+pub mod filter;
+pub mod guard;
 pub mod half_open;
 pub mod host;
+pub mod rights;
