@@ -2,6 +2,8 @@
 //! as it falls. Only bans whose clients' packets come here themselves are told ([`super::Ban::direct`]).
 //! While there is no guard the table is enforced in user space alone, which it is anyway.
 
+mod reflected;
+
 use super::{
     Bans,
     followers::{Change, Heard, Queue},
@@ -10,6 +12,8 @@ use super::{
 use crate::clock;
 use ipnet::IpNet;
 use parking_lot::Mutex;
+use reflected::Reflections;
+use rempart_kernel::filter::Reflector;
 use rempart_kernel::guard::{
     self, Client, Report,
     protocol::{MAX_CHANGES, MAX_PROTECTED},
@@ -25,7 +29,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::oneshot;
-use verdict::Nanos;
+use verdict::{Nanos, pressure::Reflected};
 
 /// Between two looks at the guard's figures, where nothing else is said.
 const LOOK: Duration = Duration::from_secs(1);
@@ -46,7 +50,7 @@ pub enum Guard {
 }
 
 /// What the guard does, for metrics and lists.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Status {
     /// `None`: bans are enforced in user space alone.
     pub backend: Option<&'static str>,
@@ -59,6 +63,11 @@ pub struct Status {
     pub refused: u64,
     pub dropped_packets: u64,
     pub dropped_bytes: u64,
+    /// What came from ports that floods are reflected from.
+    pub reflectors: Vec<Reflector>,
+    /// The port of these that sent most in the last second, and how fast.
+    #[serde(skip)]
+    pub reflected: Option<Reflected>,
     /// Why a better backend was not taken, or why there is none.
     pub notes: Vec<String>,
 }
@@ -103,6 +112,7 @@ impl Below {
             bans: Arc::clone(bans),
             queue: Arc::clone(&queue),
             shared: Arc::clone(&shared),
+            reflections: Mutex::default(),
         };
         let thread = thread::Builder::new()
             .name("bans-below".into())
@@ -117,6 +127,12 @@ impl Below {
     #[must_use]
     pub fn status(&self) -> Status {
         self.shared.status.lock().clone()
+    }
+
+    /// See [`Status::reflected`].
+    #[must_use]
+    pub fn reflected(&self) -> Option<Reflected> {
+        self.shared.status.lock().reflected
     }
 
     /// Packets that were dropped of each of these networks, as of a second ago at the most; `None`
@@ -175,6 +191,7 @@ struct Teller {
     bans: Arc<Bans>,
     queue: Arc<Queue>,
     shared: Arc<Shared>,
+    reflections: Mutex<Reflections>,
 }
 
 impl Teller {
@@ -229,6 +246,7 @@ impl Teller {
             refused: status.refused,
             dropped_packets: status.dropped_packets,
             dropped_bytes: status.dropped_bytes,
+            reflectors: std::mem::take(&mut status.reflectors),
             ..Status::default()
         };
         drop(status);
@@ -405,7 +423,13 @@ impl Teller {
     }
 
     fn note(&self, report: &Report) {
+        let reflected = self
+            .reflections
+            .lock()
+            .look(&report.reflectors, Instant::now());
         let mut status = self.shared.status.lock();
+        status.reflectors.clone_from(&report.reflectors);
+        status.reflected = reflected;
         status.entries = report.entries;
         status.refused = report.refused;
         status.dropped_packets = report.packets;

@@ -68,7 +68,7 @@ fn state_file(ctx: &mut Context, node: &Node) -> Option<PathBuf> {
 fn kernel(ctx: &mut Context, node: &Node) -> Option<Kernel> {
     let mut fields = Fields::of(ctx, node, "`bans.kernel`")?;
     if let Some(guard) = fields.take("guard") {
-        for key in ["backend", "interfaces", "ports"] {
+        for key in ["backend", "interfaces", "ports", "drop_reflected"] {
             if fields.take(key).is_some() {
                 let place = fields.key_place(key);
                 ctx.problems.add(
@@ -85,18 +85,29 @@ fn kernel(ctx: &mut Context, node: &Node) -> Option<Kernel> {
     let backend = fields.or(ctx, "backend", "auto", decode::word(BACKENDS));
     let interfaces = fields.optional(ctx, "interfaces", decode::some(interface));
     let ports = fields.or(ctx, "ports", "listeners", decode::word(PORTS));
+    let drop_reflected = fields.or(ctx, "drop_reflected", "false", decode::flag);
     let interface_node = fields.take("interfaces");
+    let drop_node = fields.take("drop_reflected");
     fields.finish(ctx);
-    if let (Some(KernelBackend::Nftables), Some(node)) = (backend, interface_node) {
-        return ctx.fail(
-            &node.place,
-            "`interfaces` belongs to XDP: nftables sees the packets of all of them",
-        );
+    if backend == Some(KernelBackend::Nftables) {
+        if let Some(node) = interface_node {
+            return ctx.fail(
+                &node.place,
+                "`interfaces` belongs to XDP: nftables sees the packets of all of them",
+            );
+        }
+        if let (Some(true), Some(node)) = (drop_reflected, drop_node) {
+            return ctx.fail(
+                &node.place,
+                "`drop_reflected` takes XDP: nftables counts no ports",
+            );
+        }
     }
     Some(Kernel::Own {
         backend: backend?,
         interfaces: interfaces?.unwrap_or_default(),
         ports: ports?,
+        drop_reflected: drop_reflected?,
     })
 }
 

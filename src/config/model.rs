@@ -548,6 +548,8 @@ pub enum Kernel {
         /// Empty: the guard finds them.
         interfaces: Vec<String>,
         ports: KernelPorts,
+        /// Whether floods that are reflected here are dropped while they last.
+        drop_reflected: bool,
     },
     /// One that listens there.
     Shared(PathBuf),

@@ -103,10 +103,12 @@ fn udp_amplification(ctx: &mut Context, node: &Node) -> Option<UdpAmplification>
     let mut fields = Fields::of(ctx, node, "`pressure.udp_amplification`")?;
     let unasked = fields.or(ctx, "unasked", "1000/s", a_second);
     let lost = fields.or(ctx, "lost", "100/s", a_second);
+    let reflected = fields.or(ctx, "reflected", "500/s", a_second);
     fields.finish(ctx);
     Some(UdpAmplification {
         unasked: unasked?,
         lost: lost?,
+        reflected: reflected?,
     })
 }
 

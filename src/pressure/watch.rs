@@ -2,7 +2,9 @@
 //! half open when the counters give reason to.
 
 use super::{Pressure, View, log};
-use crate::{clock, config::model, edge::Edge, record::metrics::PressureMetrics};
+use crate::{
+    bans::below::Below, clock, config::model, edge::Edge, record::metrics::PressureMetrics,
+};
 use rempart_kernel::{counters::CounterReader, half_open::HalfOpenReader};
 use std::{
     io,
@@ -12,7 +14,7 @@ use std::{
 };
 use verdict::{
     Nanos,
-    pressure::{Counters, HalfOpen, Monitor, Snapshot, State, States, Window},
+    pressure::{Counters, HalfOpen, Monitor, Reflected, Snapshot, State, States, Window},
 };
 
 /// Between two looks at the configuration while there is nothing else to do.
@@ -97,7 +99,10 @@ impl Watcher {
         };
         let began = clock::now();
         match self.counters.read() {
-            Ok(counters) => self.look(counters, settings, metrics),
+            Ok(counters) => {
+                let reflected = edge.below.get().and_then(Below::reflected);
+                self.look(counters, reflected, settings, metrics);
+            }
             Err(error) => {
                 if !std::mem::replace(&mut self.told.no_counters, true) {
                     tracing::warn!(%error, "the kernel's counters can't be read: floods are not seen");
@@ -110,10 +115,17 @@ impl Watcher {
         Some(settings.every)
     }
 
-    fn look(&mut self, counters: Counters, settings: &model::Pressure, metrics: &PressureMetrics) {
+    fn look(
+        &mut self,
+        counters: Counters,
+        reflected: Option<Reflected>,
+        settings: &model::Pressure,
+        metrics: &PressureMetrics,
+    ) {
         let mut snapshot = Snapshot {
             at: clock::now(),
             counters,
+            reflected,
             half_open: None,
         };
         let mut rates = Vec::new();

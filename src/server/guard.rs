@@ -126,6 +126,7 @@ fn command(program: &Program, config: &Config, kernel: &Kernel) -> Command {
         backend,
         interfaces,
         ports,
+        drop_reflected,
     } = kernel
     {
         command.args(["--backend", word(*backend)]);
@@ -134,6 +135,9 @@ fn command(program: &Program, config: &Config, kernel: &Kernel) -> Command {
         }
         for port in ports_of(config, *ports) {
             command.args(["--port", &port]);
+        }
+        if *drop_reflected {
+            command.arg("--drop-reflected");
         }
     }
     let feeds = if config.bans.feeds.is_empty() {

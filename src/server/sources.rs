@@ -79,6 +79,7 @@ impl metrics::Sources for Sources {
             dropped_packets: status.dropped_packets,
             dropped_bytes: status.dropped_bytes,
             refused: status.refused,
+            reflectors: status.reflectors,
         })
     }
 

@@ -175,6 +175,44 @@ fn every_other_key_is_read() {
         config.policy.limits[1].key[0],
         KeyPart::Header("x-tenant".into())
     );
+    assert_eq!(config.policy.lists[0].networks.len(), 6);
+    assert_eq!(config.challenge.proof_of_work.effort, 20_000);
+    assert!(
+        matches!(config.access_log, model::AccessLog::File(path) if path.ends_with("access.log"))
+    );
+    assert_eq!(config.bans.capacity, 1_000_000);
+    assert!(config.bans.state_file.unwrap().is_absolute());
+    assert_eq!((config.bans.never.len(), config.bans.feeds.len()), (2, 2));
+    assert_eq!(
+        config.bans.kernel,
+        Some(model::Kernel::Own {
+            backend: model::KernelBackend::Xdp,
+            interfaces: vec!["eth0".into(), "eth1.7".into()],
+            ports: model::KernelPorts::All,
+            drop_reflected: true,
+        })
+    );
+    let networks = |at: usize| &config.policy.lists[at].networks;
+    assert_eq!((networks(1).len(), networks(2).len()), (2, 1));
+    let warnings: Vec<String> = config
+        .warnings
+        .iter()
+        .map(|warning| relative(&warning.to_string()))
+        .collect();
+    let listed = warnings.join("\n");
+    assert!(
+        listed.contains("expired.pem:1:1: this certificate expired on"),
+        "{listed}"
+    );
+    assert!(
+        listed.contains("`203.0.113.9/24` has host bits; read as `203.0.113.0/24`"),
+        "{listed}"
+    );
+}
+
+#[test]
+fn what_the_network_is_watched_for_is_read() {
+    let config = good("everything");
     let floods = States::of(State::AckFlood).with(State::UdpAmplification);
     let during: Vec<States> = config
         .policy
@@ -212,41 +250,10 @@ fn every_other_key_is_read() {
         udp_amplification: UdpAmplification {
             unasked: 100.0,
             lost: 10.0,
+            reflected: 50.0,
         },
     };
     assert_eq!(pressure.thresholds, expected);
-    assert_eq!(config.policy.lists[0].networks.len(), 6);
-    assert_eq!(config.challenge.proof_of_work.effort, 20_000);
-    assert!(
-        matches!(config.access_log, model::AccessLog::File(path) if path.ends_with("access.log"))
-    );
-    assert_eq!(config.bans.capacity, 1_000_000);
-    assert!(config.bans.state_file.unwrap().is_absolute());
-    assert_eq!((config.bans.never.len(), config.bans.feeds.len()), (2, 2));
-    assert_eq!(
-        config.bans.kernel,
-        Some(model::Kernel::Own {
-            backend: model::KernelBackend::Xdp,
-            interfaces: vec!["eth0".into(), "eth1.7".into()],
-            ports: model::KernelPorts::All,
-        })
-    );
-    let networks = |at: usize| &config.policy.lists[at].networks;
-    assert_eq!((networks(1).len(), networks(2).len()), (2, 1));
-    let warnings: Vec<String> = config
-        .warnings
-        .iter()
-        .map(|warning| relative(&warning.to_string()))
-        .collect();
-    let listed = warnings.join("\n");
-    assert!(
-        listed.contains("expired.pem:1:1: this certificate expired on"),
-        "{listed}"
-    );
-    assert!(
-        listed.contains("`203.0.113.9/24` has host bits; read as `203.0.113.0/24`"),
-        "{listed}"
-    );
 }
 
 /// Each with its default in the schema, and in the crate that judges.

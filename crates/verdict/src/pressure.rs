@@ -176,11 +176,25 @@ pub struct HalfOpen {
     pub spread: f64,
 }
 
+/// What a filter in the driver saw come from one of the UDP ports that floods are reflected from, in
+/// about a second.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Reflected {
+    /// 0: later parts of datagrams, which name no port.
+    pub port: u16,
+    /// Packets a second.
+    pub packets: f64,
+    /// Bytes of a packet, on average.
+    pub size: f64,
+}
+
 /// The counters at one moment.
 #[derive(Clone, Copy, Debug)]
 pub struct Snapshot {
     pub at: Nanos,
     pub counters: Counters,
+    /// Of the port that sends most; `None` where no filter counts.
+    pub reflected: Option<Reflected>,
     /// Asked for only on suspicion ([`Window::is_suspicious`]); none older than a window.
     pub half_open: Option<HalfOpen>,
 }
@@ -253,6 +267,8 @@ pub struct UdpAmplification {
     pub unasked: f64,
     /// Datagrams lost to full buffers.
     pub lost: f64,
+    /// Large packets from one port that floods are reflected from.
+    pub reflected: f64,
 }
 
 /// See docs/decisions/pressure.md for the measurements behind these.
@@ -279,6 +295,7 @@ impl Default for Thresholds {
             udp_amplification: UdpAmplification {
                 unasked: 1000.0,
                 lost: 100.0,
+                reflected: 500.0,
             },
         }
     }

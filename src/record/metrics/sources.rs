@@ -3,6 +3,7 @@
 
 use parking_lot::Mutex;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
+use rempart_kernel::filter::Reflector;
 use std::sync::Arc;
 use verdict::policy::LimitUsage;
 
@@ -36,7 +37,7 @@ pub trait Sources: Send + Sync {
 }
 
 /// What the kernel does for bans.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelFigures {
     /// What is in use of [`KernelFigures::BACKENDS`].
     pub backend: &'static str,
@@ -44,6 +45,8 @@ pub struct KernelFigures {
     pub dropped_bytes: u64,
     /// Bans that found no room there.
     pub refused: u64,
+    /// What came from ports that floods are reflected from.
+    pub reflectors: Vec<Reflector>,
 }
 
 impl KernelFigures {
@@ -79,6 +82,8 @@ pub(super) struct Scraped {
     kernel_backend: IntGaugeVec,
     /// Packets, bytes and refused bans.
     kernel: [IntCounter; 3],
+    /// Packets, bytes and dropped packets.
+    reflected: [IntCounterVec; 3],
     effort: IntGauge,
     certificates: IntGaugeVec,
     /// One scrape at a time: families are emptied and filled again.
@@ -130,6 +135,18 @@ impl Scraped {
                 ),
             ]
             .map(|(name, help)| super::counter(registry, name, help)),
+            reflected: [
+                (
+                    "rempart_reflector_packets_total",
+                    "UDP packets from a port that floods are reflected from.",
+                ),
+                ("rempart_reflector_bytes_total", "Bytes of those packets."),
+                (
+                    "rempart_reflector_dropped_packets_total",
+                    "Those packets that the kernel dropped.",
+                ),
+            ]
+            .map(|(name, help)| super::counters(registry, name, help, &["port"])),
             effort: super::gauge(
                 registry,
                 "rempart_challenge_effort",
@@ -184,6 +201,7 @@ impl Scraped {
                 counter.reset();
                 counter.inc_by(count);
             }
+            self.fill_reflected(&figures.reflectors);
         }
         self.effort.set(sources.challenge_effort().into());
         self.certificates.reset();
@@ -193,6 +211,23 @@ impl Scraped {
                 .set(entry.not_after);
         }
         then()
+    }
+
+    /// Ports are those of the filter, which are few.
+    fn fill_reflected(&self, reflectors: &[Reflector]) {
+        for family in &self.reflected {
+            family.reset();
+        }
+        for seen in reflectors {
+            let port = match seen.port {
+                0 => "fragments".to_owned(),
+                port => port.to_string(),
+            };
+            let counts = [seen.packets, seen.bytes, seen.dropped];
+            for (family, count) in self.reflected.iter().zip(counts) {
+                family.with_label_values(&[&port]).inc_by(count);
+            }
+        }
     }
 }
 

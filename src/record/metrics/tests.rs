@@ -1,6 +1,7 @@
 //! The metrics: names, labels, and that every alert and panel finds its own.
 
 use super::*;
+use rempart_kernel::filter::Reflector;
 use verdict::{decision::Reason, policy::LimitUsage};
 
 /// The value of the series that starts with `series`.
@@ -172,6 +173,12 @@ impl Sources for Tables {
             dropped_packets: 12,
             dropped_bytes: 600,
             refused: 1,
+            reflectors: vec![Reflector {
+                port: 123,
+                packets: 7,
+                bytes: 3080,
+                dropped: 5,
+            }],
         })
     }
     fn certificates(&self) -> Vec<CertificateExpiry> {
@@ -206,6 +213,12 @@ fn tables_are_read_at_the_scrape() {
     is("rempart_kernel_dropped_packets_total", 12.0);
     is("rempart_kernel_dropped_bytes_total", 600.0);
     is("rempart_kernel_refused_bans_total", 1.0);
+    is(r#"rempart_reflector_packets_total{port="123"}"#, 7.0);
+    is(r#"rempart_reflector_bytes_total{port="123"}"#, 3080.0);
+    is(
+        r#"rempart_reflector_dropped_packets_total{port="123"}"#,
+        5.0,
+    );
     assert!(value(&text, "process_resident_memory_bytes") > Some(1e6));
     assert!(value(&text, "process_max_fds") > Some(1.0));
 }

@@ -61,7 +61,7 @@ impl Monitor {
         let mut transitions = Transitions::new();
         let now = snapshot.at;
         let Some(last) = self.history.last().copied() else {
-            self.begin_anew(snapshot);
+            self.begin_anew(&snapshot);
             return transitions;
         };
         let gap = now.since(last.at);
@@ -69,11 +69,11 @@ impl Monitor {
             return transitions;
         }
         if gap > LONGEST_WINDOW || Window::between(&last, &snapshot).is_none() {
-            self.begin_anew(snapshot);
+            self.begin_anew(&snapshot);
             return transitions;
         }
         let Some(earlier) = self.earlier(now).copied() else {
-            self.keep(snapshot, gap);
+            self.keep(&snapshot, gap);
             return transitions;
         };
         if let Some(window) = Window::between(&earlier, &snapshot) {
@@ -87,7 +87,7 @@ impl Monitor {
                 transitions.extend(changed);
             }
         }
-        self.keep(snapshot, gap);
+        self.keep(&snapshot, gap);
         transitions
     }
 
@@ -118,19 +118,19 @@ impl Monitor {
         newest_first.find(|snapshot| now.since(snapshot.at) >= WINDOW)
     }
 
-    fn keep(&mut self, snapshot: Snapshot, gap: Duration) {
+    fn keep(&mut self, snapshot: &Snapshot, gap: Duration) {
         if gap < SPACING {
             return;
         }
         if self.history.is_full() {
             self.history.remove(0);
         }
-        self.history.push(snapshot);
+        self.history.push(*snapshot);
     }
 
-    fn begin_anew(&mut self, snapshot: Snapshot) {
+    fn begin_anew(&mut self, snapshot: &Snapshot) {
         self.history.clear();
-        self.history.push(snapshot);
+        self.history.push(*snapshot);
         for standing in &mut self.standings {
             standing.found_since = None;
             standing.known_since = snapshot.at;

@@ -26,6 +26,7 @@ struct Host {
     thresholds: Thresholds,
     at: u64,
     counters: Counters,
+    reflected: Option<Reflected>,
 }
 
 fn add(counter: &mut Option<u64>, rate: u64, milliseconds: u64) {
@@ -41,6 +42,7 @@ impl Host {
             monitor: Monitor::default(),
             thresholds: Thresholds::default(),
             at: 0,
+            reflected: None,
             counters: Counters {
                 cookies_sent: zero,
                 cookies_received: zero,
@@ -84,6 +86,7 @@ impl Host {
         let snapshot = Snapshot {
             at: Nanos(self.at * 1_000_000),
             counters: self.counters,
+            reflected: self.reflected,
             half_open: half_open.map(|(count, spread)| HalfOpen {
                 count,
                 unanswered: count / 4,
@@ -359,6 +362,7 @@ fn what_a_flood_left_half_open_is_no_further_flood() {
         let snapshot = Snapshot {
             at: Nanos(host.at * 1_000_000),
             counters: host.counters,
+            reflected: None,
             half_open: Some(old),
         };
         changes.extend(host.monitor.observe(snapshot, &host.thresholds));
@@ -375,6 +379,40 @@ fn forged_sources_are_told_from_few_real_ones() {
         let changes = host.go_on(Rates { half_open, ..rates }, 3_000);
         assert_eq!(changes[0].1.finding.forged, forged);
     }
+}
+
+#[test]
+fn what_the_filter_drops_goes_on_being_seen() {
+    let small = Reflected {
+        port: 53,
+        packets: 9_000.0,
+        size: 120.0,
+    };
+    let few = Reflected {
+        packets: 400.0,
+        size: 1_400.0,
+        ..small
+    };
+    for seen in [small, few] {
+        let mut host = Host::new();
+        host.reflected = Some(seen);
+        assert!(host.go_on(IDLE, 5_000).is_empty(), "{seen:?}");
+    }
+    let mut host = Host::new();
+    host.reflected = Some(Reflected {
+        size: 1_400.0,
+        ..small
+    });
+    // No closed port is reached.
+    let changes = host.go_on(IDLE, 60_000);
+    let [(_, change)] = changes.as_slice() else {
+        panic!("{changes:?}")
+    };
+    assert!(change.raised && change.finding.state == State::UdpAmplification);
+    assert!(change.finding.figures.contains(&("reflector_port", 53.0)));
+    host.reflected = Some(small);
+    let changes = host.go_on(IDLE, 31_000);
+    assert!(changes.len() == 1 && !changes[0].1.raised, "{changes:?}");
 }
 
 #[test]
@@ -404,6 +442,7 @@ prop_compose! {
         at in prop_oneof![any::<u64>(), 0_u64..20_000_000_000],
         counters in proptest::collection::vec(counter(), 12),
         half_open in proptest::option::of((any::<u64>(), 0.0_f64..=1.0)),
+        reflected in proptest::option::of((any::<u16>(), 0.0_f64..1e12, 0.0_f64..65_536.0)),
     ) -> Snapshot {
         Snapshot {
             at: Nanos(at),
@@ -421,6 +460,7 @@ prop_compose! {
                 udp_no_ports: counters[10],
                 udp_overflows: counters[11],
             },
+            reflected: reflected.map(|(port, packets, size)| Reflected { port, packets, size }),
             half_open: half_open.map(|(count, spread)| HalfOpen { count, unanswered: count, at_least: false, spread }),
         }
     }

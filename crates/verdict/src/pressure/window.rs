@@ -1,6 +1,6 @@
 //! What moved between two snapshots, as rates.
 
-use super::{Counters, HalfOpen, Snapshot};
+use super::{Counters, HalfOpen, Reflected, Snapshot};
 use std::time::Duration;
 
 /// A second in which so many answers to SYNs had to be sent again is worth a look at what is half open.
@@ -46,6 +46,11 @@ impl<'a> Window<'a> {
     #[must_use]
     pub fn half_open(&self) -> Option<HalfOpen> {
         self.later.half_open
+    }
+
+    #[must_use]
+    pub fn reflected(&self) -> Option<Reflected> {
+        self.later.reflected
     }
 
     /// The share of SYN cookies that came back; `None` where none was sent.
