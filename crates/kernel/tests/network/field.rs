@@ -5,6 +5,8 @@ use nix::sched::{CloneFlags, setns};
 use rempart_kernel::filter::{Backend, Choice, Ports, Wanted};
 use socket2::{Domain, Socket, Type};
 use std::{
+    cell::RefCell,
+    collections::HashSet,
     fs::File,
     io::{self, ErrorKind},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
@@ -29,6 +31,8 @@ pub struct Field {
     world: String,
     covered: [UdpSocket; 2],
     uncovered: [UdpSocket; 2],
+    /// What the world has been given already.
+    owned: RefCell<HashSet<IpAddr>>,
 }
 
 impl Field {
@@ -98,6 +102,7 @@ impl Field {
             world,
             covered,
             uncovered,
+            owned: RefCell::default(),
         })
     }
 
@@ -111,6 +116,9 @@ impl Field {
 
     /// Gives the world an address.
     fn own(&self, source: IpAddr) {
+        if !self.owned.borrow_mut().insert(source) {
+            return;
+        }
         let length = if source.is_ipv4() { 32 } else { 128 };
         let address = format!("{source}/{length}");
         let mut words = vec![
