@@ -138,6 +138,11 @@ impl Field {
 
     /// Whether a datagram from a source arrives at a port of the host.
     pub fn arrives(&self, source: IpAddr, port: u16) -> bool {
+        self.arrives_whole(source, port, 6)
+    }
+
+    /// The same of one with so many bytes: more than 1,472 come in parts.
+    pub fn arrives_whole(&self, source: IpAddr, port: u16, bytes: usize) -> bool {
         self.own(source);
         let v6 = usize::from(source.is_ipv6());
         let sockets = if port == COVERED {
@@ -149,9 +154,9 @@ impl Field {
         let marker: IpAddr = if v6 == 0 { MARKER_V4 } else { MARKER_V6 }.parse().unwrap();
         // One after the other over one pair: the second does not overtake the first.
         self.outside(|| {
-            for (from, word) in [(source, b"probe "), (marker, b"marker")] {
+            for (from, bytes) in [(source, bytes), (marker, 6)] {
                 let socket = UdpSocket::bind((from, 0)).unwrap();
-                socket.send_to(word, to).unwrap();
+                socket.send_to(&vec![0; bytes], to).unwrap();
             }
         });
         let mut arrived = false;
