@@ -5,17 +5,19 @@
 //! with its own timeout and counter (`rules`). The kernel checks rights with every message: the process
 //! keeps `CAP_NET_ADMIN`.
 
+mod counter;
 mod netlink;
 mod rules;
 
 use super::{Backend, Ban, Filter, Nanos, Ports, Reflector, Totals};
+use counter::Counter;
 use ipnet::IpNet;
 use netlink::Netlink;
 use nix::{
     errno::Errno,
     time::{ClockId, clock_gettime},
 };
-use rules::{Counter, Rules, SetId};
+use rules::{Rules, SetId};
 use std::{
     collections::{HashMap, HashSet},
     io,
@@ -113,7 +115,7 @@ impl Nftables {
         match self.netlink.ask(&self.rules.ask(set, network), false) {
             Ok(answers) => Ok(answers
                 .iter()
-                .find_map(|one| rules::element_counter(one))
+                .find_map(|one| counter::of_element(one))
                 .unwrap_or_default()),
             // It ended.
             Err(error) if is(&error, Errno::ENOENT) => Ok(Counter::default()),
@@ -206,7 +208,7 @@ impl Filter for Nftables {
         let answers = self.netlink.ask(&self.rules.ask_totals(), true)?;
         let counter = answers
             .iter()
-            .find_map(|one| rules::rule_counter(one))
+            .find_map(|one| counter::of_rule(one))
             .unwrap_or_default();
         Ok(Totals {
             packets: counter.packets,

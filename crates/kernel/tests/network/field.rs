@@ -5,6 +5,8 @@ use nix::sched::{CloneFlags, setns};
 use rempart_kernel::filter::{Backend, Choice, Ports, Wanted};
 use socket2::{Domain, Socket, Type};
 use std::{
+    cell::RefCell,
+    collections::HashSet,
     fs::File,
     io::{self, ErrorKind},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
@@ -29,6 +31,8 @@ pub struct Field {
     world: String,
     covered: [UdpSocket; 2],
     uncovered: [UdpSocket; 2],
+    /// What the world has been given already.
+    owned: RefCell<HashSet<IpAddr>>,
 }
 
 impl Field {
@@ -98,6 +102,7 @@ impl Field {
             world,
             covered,
             uncovered,
+            owned: RefCell::default(),
         })
     }
 
@@ -111,6 +116,9 @@ impl Field {
 
     /// Gives the world an address.
     fn own(&self, source: IpAddr) {
+        if !self.owned.borrow_mut().insert(source) {
+            return;
+        }
         let length = if source.is_ipv4() { 32 } else { 128 };
         let address = format!("{source}/{length}");
         let mut words = vec![
@@ -130,6 +138,11 @@ impl Field {
 
     /// Whether a datagram from a source arrives at a port of the host.
     pub fn arrives(&self, source: IpAddr, port: u16) -> bool {
+        self.arrives_whole(source, port, 6)
+    }
+
+    /// The same of one with so many bytes: more than 1,472 come in parts.
+    pub fn arrives_whole(&self, source: IpAddr, port: u16, bytes: usize) -> bool {
         self.own(source);
         let v6 = usize::from(source.is_ipv6());
         let sockets = if port == COVERED {
@@ -141,9 +154,9 @@ impl Field {
         let marker: IpAddr = if v6 == 0 { MARKER_V4 } else { MARKER_V6 }.parse().unwrap();
         // One after the other over one pair: the second does not overtake the first.
         self.outside(|| {
-            for (from, word) in [(source, b"probe "), (marker, b"marker")] {
+            for (from, bytes) in [(source, bytes), (marker, 6)] {
                 let socket = UdpSocket::bind((from, 0)).unwrap();
-                socket.send_to(word, to).unwrap();
+                socket.send_to(&vec![0; bytes], to).unwrap();
             }
         });
         let mut arrived = false;

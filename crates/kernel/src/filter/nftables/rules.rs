@@ -10,12 +10,14 @@
 //!     count and drop
 //! ```
 
-use super::{Element, netlink::Message};
+use super::{
+    Element,
+    counter::{BYTES, Counter, PACKETS},
+    netlink::Message,
+};
 use crate::filter::Ports;
 use ipnet::IpNet;
-use netlink_packet_core::{
-    DefaultNla, NLA_TYPE_MASK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NlasIterator,
-};
+use netlink_packet_core::{DefaultNla, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_netfilter::nftables::{
     Bitwise, ChainAttribute, ChainMessage, Cmp, DataAttribute, Expressions, Hook, Immediate,
     InetHookNumber, ListAttribute, Lookup, Meta, MetaKey, NfTablesMessage, Operator, Payload,
@@ -46,12 +48,6 @@ pub(super) type SetId = (bool, u8);
 
 pub(super) fn set_of(network: &IpNet) -> SetId {
     (matches!(network, IpNet::V6(_)), network.prefix_len())
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Counter {
-    pub(super) packets: u64,
-    pub(super) bytes: u64,
 }
 
 pub(super) struct Rules {
@@ -183,8 +179,8 @@ impl Rules {
                 let counter = Expressions::Other {
                     expression_type: "counter".into(),
                     attributes: vec![
-                        DefaultNla::new(COUNTER_BYTES, bytes.to_be_bytes().into()),
-                        DefaultNla::new(COUNTER_PACKETS, packets.to_be_bytes().into()),
+                        DefaultNla::new(BYTES, bytes.to_be_bytes().into()),
+                        DefaultNla::new(PACKETS, packets.to_be_bytes().into()),
                     ],
                 };
                 attributes.push(SetElementAttribute::ListExpressions(vec![counter.into()]));
@@ -382,46 +378,4 @@ fn verdict(verdict: Verdict, chain: Option<&str>) -> Expressions {
         Immediate::DestinationRegister(Register::Verdict),
         Immediate::Data(DataAttribute::Verdict(attributes)),
     ])
-}
-
-// Attributes on the way to a counter, from include/uapi/linux/netfilter/nf_tables.h.
-const LIST_ELEMENT: u16 = 1;
-const ELEMENTS: u16 = 3;
-const ELEMENT_EXPRESSION: u16 = 7;
-const RULE_EXPRESSIONS: u16 = 4;
-const EXPRESSION_NAME: u16 = 1;
-const EXPRESSION_DATA: u16 = 2;
-const COUNTER_BYTES: u16 = 1;
-const COUNTER_PACKETS: u16 = 2;
-
-/// The counter of the one element in an answer. (The library reads an element's expression by half.)
-pub(super) fn element_counter(answer: &[u8]) -> Option<Counter> {
-    let element = attribute(&attribute(answer, ELEMENTS)?, LIST_ELEMENT)?;
-    counter(&attribute(&element, ELEMENT_EXPRESSION)?)
-}
-
-/// The counter of the rule in an answer, if it has one.
-pub(super) fn rule_counter(answer: &[u8]) -> Option<Counter> {
-    let expressions = attribute(answer, RULE_EXPRESSIONS)?;
-    NlasIterator::new(expressions.as_slice())
-        .flatten()
-        .find_map(|one| counter(one.value()))
-}
-
-fn counter(expression: &[u8]) -> Option<Counter> {
-    let name = attribute(expression, EXPRESSION_NAME)?;
-    let data = attribute(expression, EXPRESSION_DATA)?;
-    let number = |kind| Some(u64::from_be_bytes(*attribute(&data, kind)?.first_chunk()?));
-    name.starts_with(b"counter\0").then(|| {
-        Some(Counter {
-            packets: number(COUNTER_PACKETS)?,
-            bytes: number(COUNTER_BYTES)?,
-        })
-    })?
-}
-
-fn attribute(bytes: &[u8], kind: u16) -> Option<Vec<u8>> {
-    let mut attributes = NlasIterator::new(bytes).flatten();
-    let found = attributes.find(|one| one.kind() & NLA_TYPE_MASK == kind)?;
-    Some(found.value().to_vec())
 }
