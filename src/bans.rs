@@ -443,12 +443,17 @@ impl Bans {
         })
     }
 
-    /// Everything, memories included, in parts. No lock is held while `see` runs.
+    /// Everything, memories included, in parts. No lock is held while `see` runs, and none for long:
+    /// what changes meanwhile may be seen or not, and once more; followers are told of it besides.
     fn each_part<E>(&self, mut see: impl FnMut(Vec<Record>) -> Result<(), E>) -> Result<(), E> {
         see(self.networks.records())?;
         for shard in &self.shards {
-            let records = shard.read().records().collect();
-            see(records)?;
+            let mut end = usize::MAX;
+            while end > 0 {
+                let (records, start) = shard.read().records_before(end);
+                end = start;
+                see(records)?;
+            }
         }
         Ok(())
     }
@@ -486,16 +491,18 @@ impl Bans {
         }));
         let settings = self.settings.load();
         let moved = before.clients != clients;
-        self.remove_where(now, |prefix| {
-            settings.protected.is_hit_by(prefix)
-                || moved && prefix.length() >= widest(prefix, before.clients)
-        });
+        if moved || before.protected != settings.protected {
+            self.remove_where(now, |prefix| {
+                settings.protected.is_hit_by(prefix)
+                    || moved && prefix.length() >= widest(prefix, before.clients)
+            });
+            self.followers.reconsider();
+        }
         if moved {
             for shard in &self.shards {
                 shard.write().know(clients);
             }
         }
-        self.followers.reconsider();
     }
 
     /// How many clients the table holds from now on.
