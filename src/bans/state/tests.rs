@@ -140,6 +140,22 @@ fn time_spent_down_counts() {
 }
 
 #[test]
+fn a_clock_that_was_set_back_makes_no_ban_longer() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bans");
+    let bans = Arc::new(Bans::default());
+    bans.ban(client("203.0.113.1"), MINUTE, LOGIN, now());
+    keep(&path, &bans, |_| {});
+    for wall in [SystemTime::now() - 48 * HOUR, UNIX_EPOCH] {
+        let new = Bans::default();
+        restore(&path, &new, now(), wall).unwrap();
+        let left = new.until(client("203.0.113.1"), now()).unwrap();
+        let left = left.since(now());
+        assert!(left <= 2 * MINUTE, "{left:?}");
+    }
+}
+
+#[test]
 fn nothing_there_is_nobody_banned() {
     let folder = tempfile::tempdir().unwrap();
     let bans = Bans::default();
