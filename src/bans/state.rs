@@ -53,21 +53,41 @@ pub struct Restored {
 /// Takes over what a file holds. One that does not exist holds nothing.
 ///
 /// # Errors
-/// When the file can't be read; what was read until then is in force.
+/// When the file can't be read; what was read until then is in force, and the file is put aside: what
+/// is written next must not take its place.
 pub fn restore(path: &Path, bans: &Bans, now: Nanos, wall: SystemTime) -> io::Result<Restored> {
-    let wall = milliseconds(wall);
     match fs::metadata(path) {
         Ok(found) if found.is_file() => {}
         Ok(_) => return Err(io::Error::other("it is not a file")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Restored::default()),
         Err(error) => return Err(error),
     }
+    let aside = beside(path, ".damaged");
+    let mut restored = match read(path, bans, now, milliseconds(wall)) {
+        Ok(restored) => restored,
+        Err(error) => {
+            let _ = fs::rename(path, &aside);
+            return Err(error);
+        }
+    };
+    restored.bans = bans.count(now);
+    if restored.damaged > 0 {
+        restored.kept = fs::copy(path, &aside).is_ok().then_some(aside);
+    }
+    Ok(restored)
+}
+
+fn read(path: &Path, bans: &Bans, now: Nanos, wall: u64) -> io::Result<Restored> {
     let mut reader = BufReader::with_capacity(1 << 18, File::open(path)?.take(LARGEST));
     let mut restored = Restored::default();
     let mut batch: Vec<Carried> = Vec::with_capacity(BATCH);
     let mut bytes = Vec::new();
     let mut number = 0_usize;
-    while read_line(&mut reader, &mut bytes)? {
+    let ended = loop {
+        match read_line(&mut reader, &mut bytes) {
+            Ok(true) => {}
+            ended => break ended,
+        }
         number = number.saturating_add(1);
         let whole = bytes.pop_if(|last| *last == b'\n').is_some();
         let read = if number == 1 {
@@ -96,14 +116,9 @@ pub fn restore(path: &Path, bans: &Bans, now: Nanos, wall: SystemTime) -> io::Re
                 }
             }
         }
-    }
+    };
     bans.take_over(&batch, now);
-    restored.bans = bans.count(now);
-    if restored.damaged > 0 {
-        let aside = beside(path, ".damaged");
-        restored.kept = fs::copy(path, &aside).is_ok().then_some(aside);
-    }
-    Ok(restored)
+    ended.map(|_| restored)
 }
 
 /// One line with its end; of one that is too long the beginning. Whether there was any.

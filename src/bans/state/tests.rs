@@ -164,6 +164,20 @@ fn nothing_there_is_nobody_banned() {
     assert!(restore(folder.path(), &bans, now(), SystemTime::now()).is_err());
 }
 
+/// Of a disk that fails in the midst, say; here of a file whose first byte can't be read.
+#[test]
+fn a_file_that_cannot_be_read_is_put_aside_before_another_takes_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bans");
+    std::os::unix::fs::symlink("/proc/self/mem", &path).unwrap();
+    let bans = Arc::new(Bans::default());
+    assert!(restore(&path, &bans, now(), SystemTime::now()).is_err());
+    keep(&path, &bans, |_| {});
+    assert!(fs::symlink_metadata(&path).unwrap().is_file());
+    let kept = fs::read_link(folder.path().join("bans.damaged")).unwrap();
+    assert_eq!(kept, Path::new("/proc/self/mem"));
+}
+
 /// Whatever is done to any byte of a small file: nothing panics, the other lines are read, and what
 /// is damaged is kept aside.
 #[test]
