@@ -28,6 +28,11 @@ use verdict::Nanos;
 const SPARE: usize = 10_000;
 /// What was appended reaches the disk itself this late at the most.
 const SYNC: Duration = Duration::from_secs(1);
+/// A wall clock that moved by so many milliseconds against this process's was set: times that were
+/// written by it mean something else now.
+const SET: u64 = 2000;
+/// How often it is looked at while nothing changes.
+const LOOK: Duration = Duration::from_secs(60);
 /// Before the next try after the disk failed; it doubles from the one to the other.
 const RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 /// Bans that are restored at once.
@@ -165,6 +170,16 @@ impl StateFile {
         bans: &Arc<Bans>,
         failed: impl Fn() + Send + 'static,
     ) -> io::Result<Self> {
+        Self::keep_by(SystemTime::now, path, bans, failed)
+    }
+
+    /// The same by this clock on the wall.
+    fn keep_by(
+        wall: impl Fn() -> SystemTime + Send + 'static,
+        path: &Path,
+        bans: &Arc<Bans>,
+        failed: impl Fn() + Send + 'static,
+    ) -> io::Result<Self> {
         let queue = bans.followers.state();
         let paused = Arc::new(Mutex::new(false));
         let mut writer = Writer {
@@ -178,6 +193,8 @@ impl StateFile {
             unsynced: None,
             retry: (Instant::now(), RETRY.0),
             failed: Box::new(failed),
+            wall: Box::new(wall),
+            began: 0,
         };
         let thread = thread::Builder::new()
             .name("bans".into())
@@ -238,6 +255,9 @@ struct Writer {
     /// When the next whole file may be tried, and how long to wait if that fails.
     retry: (Instant, Duration),
     failed: Box<dyn Fn() + Send>,
+    wall: Box<dyn Fn() -> SystemTime + Send>,
+    /// When this process's clock began, by the clock on the wall as it was at the last whole file.
+    began: u64,
 }
 
 impl Writer {
@@ -248,9 +268,7 @@ impl Writer {
             } else {
                 self.unsynced
             };
-            let longest = next.map_or(Duration::from_secs(3600), |next| {
-                next.saturating_duration_since(Instant::now())
-            });
+            let longest = next.map_or(LOOK, |next| next.saturating_duration_since(Instant::now()));
             let heard = self.queue.take(longest);
             let paused = Arc::clone(&self.paused);
             let paused = paused.lock();
@@ -267,7 +285,9 @@ impl Writer {
             if heard.woken {
                 self.retry.0 = Instant::now();
             }
-            if heard.overflowed || self.lines > self.compact_at {
+            let (_, _, began) = self.clocks();
+            let was_set = began.abs_diff(self.began) > SET;
+            if heard.overflowed || was_set || self.lines > self.compact_at {
                 self.file = None;
             }
             let done = if self.file.is_none() {
@@ -298,11 +318,17 @@ impl Writer {
         }
     }
 
+    /// Now by both clocks, and when the first began by the other.
+    fn clocks(&self) -> (Nanos, u64, u64) {
+        let (now, wall) = (crate::clock::now(), milliseconds((self.wall)()));
+        (now, wall, wall.saturating_sub(now.0 / 1_000_000))
+    }
+
     fn append(&mut self, changes: &[Change]) -> io::Result<()> {
+        let (now, wall, _) = self.clocks();
         let Some(file) = self.file.as_mut().filter(|_| !changes.is_empty()) else {
             return Ok(());
         };
-        let (now, wall) = (crate::clock::now(), milliseconds(SystemTime::now()));
         let mut text = String::new();
         for change in changes {
             match change {
@@ -345,7 +371,7 @@ impl Writer {
         let mut writer = BufWriter::with_capacity(1 << 18, file);
         writeln!(writer, "{}", line::HEAD)?;
         let mut lines = 0_usize;
-        let (now, wall) = (crate::clock::now(), milliseconds(SystemTime::now()));
+        let (now, wall, began) = self.clocks();
         let mut text = String::new();
         self.bans.carry(now, |bans| {
             for ban in &bans {
@@ -368,6 +394,7 @@ impl Writer {
             let _ = folder.sync_all();
         }
         self.file = Some(file);
+        self.began = began;
         self.lines = lines;
         self.compact_at = lines.saturating_mul(2).saturating_add(SPARE);
         self.unsynced = None;

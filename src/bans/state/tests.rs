@@ -155,6 +155,29 @@ fn a_clock_that_was_set_back_makes_no_ban_longer() {
     }
 }
 
+/// A machine that starts with a clock of yesterday, until it hears the time from the network.
+#[test]
+fn bans_written_by_a_wrong_clock_are_written_anew_once_it_is_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bans");
+    let bans = Arc::new(Bans::default());
+    let is_set = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let asked = Arc::clone(&is_set);
+    let wall = move || {
+        let late = if asked.load(Ordering::Relaxed) { 0 } else { 24 };
+        SystemTime::now() - late * HOUR
+    };
+    let state = StateFile::keep_by(wall, &path, &bans, || {}).unwrap();
+    bans.ban(numbered(1), HOUR, LOGIN, now());
+    let lines = || fs::read(&path).map_or(0, |bytes| bytes.split(|b| *b == b'\n').count());
+    wait_for("the first", || lines() == 3);
+    assert_eq!(restored(&path).1.bans, 0);
+    is_set.store(true, Ordering::Relaxed);
+    bans.ban(numbered(2), HOUR, LOGIN, now());
+    state.close();
+    assert_eq!(restored(&path).1.bans, 2);
+}
+
 #[test]
 fn nothing_there_is_nobody_banned() {
     let folder = tempfile::tempdir().unwrap();
