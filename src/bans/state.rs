@@ -16,7 +16,7 @@ use std::{
     ffi::OsString,
     fs::{self, File, OpenOptions},
     io::{self, BufRead, BufReader, BufWriter, Read, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
     thread::{self, JoinHandle},
@@ -350,11 +350,20 @@ impl Writer {
         let due = self
             .unsynced
             .is_some_and(|due| at_once || Instant::now() >= due);
-        if let Some(file) = self.file.as_ref().filter(|_| due) {
-            file.sync_data()?;
-            self.unsynced = None;
+        let Some(file) = self.file.as_ref().filter(|_| due) else {
+            return Ok(());
+        };
+        file.sync_data()?;
+        self.unsynced = None;
+        if is_at(file, &self.path)? {
+            return Ok(());
         }
-        Ok(())
+        if at_once {
+            return self.write_whole();
+        }
+        Err(io::Error::other(
+            "it was removed, or another process put its own there: each needs one of its own",
+        ))
     }
 
     fn write_whole(&mut self) -> io::Result<()> {
@@ -400,6 +409,16 @@ impl Writer {
         self.unsynced = None;
         self.retry.1 = RETRY.0;
         Ok(())
+    }
+}
+
+/// Whether this is what whoever reads there will find.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let ours = file.metadata()?;
+    match fs::metadata(path) {
+        Ok(found) => Ok((found.dev(), found.ino()) == (ours.dev(), ours.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

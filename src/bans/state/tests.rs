@@ -334,6 +334,33 @@ fn a_disk_that_fails_is_tried_again_and_holds_nobody_up() {
 }
 
 #[test]
+fn a_file_that_is_removed_or_replaced_is_written_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bans");
+    let bans = Arc::new(Bans::default());
+    let failures = keep(&path, &bans, |_| {
+        wait_for("the file", || path.exists());
+        fs::remove_file(&path).unwrap();
+        bans.ban(numbered(1), HOUR, LOGIN, now());
+        wait_for("the file again", || path.exists());
+    });
+    assert_eq!(failures, 1);
+    assert_eq!(restored(&path).1.bans, 1);
+    // By another process that was given the same; at the end there is no waiting.
+    let bans = Arc::new(Bans::default());
+    bans.ban(numbered(1), HOUR, LOGIN, now());
+    keep(&path, &bans, |_| {
+        let lines = || fs::read(&path).map_or(0, |bytes| bytes.split(|b| *b == b'\n').count());
+        bans.ban(numbered(2), HOUR, LOGIN, now());
+        wait_for("both", || lines() == 4);
+        fs::write(folder.path().join("other"), "another's").unwrap();
+        fs::rename(folder.path().join("other"), &path).unwrap();
+        bans.ban(numbered(3), HOUR, LOGIN, now());
+    });
+    assert_eq!(restored(&path).1.bans, 3);
+}
+
+#[test]
 fn while_paused_the_file_is_another_s() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("bans");
