@@ -384,4 +384,6 @@ fn seconds(now: Nanos) -> i32 {
 }
 
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
