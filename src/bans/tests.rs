@@ -1,27 +1,13 @@
 //! The ban table, with time as an argument.
 
-use super::*;
-use std::net::Ipv4Addr;
-
-const LOGIN: By<'_> = By {
-    kind: Kind::Limit,
-    name: "per-login",
-    direct: true,
+use super::{
+    testing::{LOGIN, MINUTE, client, numbered},
+    *,
 };
-
-const MINUTE: Duration = Duration::from_secs(60);
+use std::net::Ipv4Addr;
 
 fn at(seconds: u64) -> Nanos {
     Nanos(seconds * 1_000_000_000)
-}
-
-fn client(address: &str) -> Prefix {
-    Prefix::of(address.parse().unwrap(), PrefixLengths::CLIENT)
-}
-
-fn numbered(number: u32) -> Prefix {
-    let address = Ipv4Addr::from(0x0b00_0000 + number);
-    Prefix::of(address.into(), PrefixLengths::CLIENT)
 }
 
 fn net(text: &str) -> IpNet {

@@ -1,33 +1,15 @@
 //! Files of bans: what is written is read, whatever became of it in between.
 
 use super::*;
-use crate::bans::{Because, By, Kind};
+use crate::bans::{
+    Because, By,
+    testing::{HOUR, LOGIN, MINUTE, client, now, numbered, wait_for},
+};
 use std::{
     os::unix::fs::PermissionsExt,
     sync::atomic::{AtomicUsize, Ordering},
 };
-use verdict::prefix::{Prefix, PrefixLengths};
-
-const MINUTE: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(3600);
-const LOGIN: By<'_> = By {
-    kind: Kind::Limit,
-    name: "per-login",
-    direct: true,
-};
-
-fn client(address: &str) -> Prefix {
-    Prefix::of(address.parse().unwrap(), PrefixLengths::CLIENT)
-}
-
-fn numbered(number: u32) -> Prefix {
-    let address = std::net::Ipv4Addr::from(0x0b00_0000 + number);
-    Prefix::of(address.into(), PrefixLengths::CLIENT)
-}
-
-fn now() -> Nanos {
-    crate::clock::now()
-}
+use verdict::prefix::PrefixLengths;
 
 /// Keeps a file for as long as `during` takes.
 fn keep(path: &Path, bans: &Arc<Bans>, during: impl FnOnce(&StateFile)) -> usize {
@@ -46,14 +28,6 @@ fn restored(path: &Path) -> (Bans, Restored) {
     let bans = Bans::default();
     let restored = restore(path, &bans, now(), SystemTime::now()).unwrap();
     (bans, restored)
-}
-
-fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
-    let patience = Instant::now() + Duration::from_secs(30);
-    while !done() {
-        assert!(Instant::now() < patience, "{what}");
-        thread::sleep(Duration::from_millis(2));
-    }
 }
 
 #[test]
