@@ -259,11 +259,13 @@ async fn import(
     let duration = query.r#for.as_deref().map(parse_duration).transpose();
     let duration = duration.map_err(Problem::bad_request)?;
     let body = body.map_err(|error| Problem::new(error.status(), error.body_text()))?;
-    let Ok(_alone) = IMPORTS.try_acquire() else {
+    let Ok(alone) = IMPORTS.try_acquire() else {
         let busy = "another list is being imported: try again when that is done";
         return Err(Problem::new(StatusCode::CONFLICT, busy));
     };
     let importing = tokio::task::spawn_blocking(move || {
+        // For as long as it takes, also when nobody waits for the answer any more.
+        let _alone = alone;
         let unsaid = Unsaid {
             duration,
             comment: query.comment.as_deref(),
@@ -323,3 +325,6 @@ fn refused(wrong: &[Mistake]) -> Problem {
     }
     Problem::bad_request(detail)
 }
+
+#[cfg(test)]
+mod tests;

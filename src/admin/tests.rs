@@ -73,29 +73,37 @@ pub(super) struct Running {
     task: JoinHandle<()>,
 }
 
+pub(super) fn state(
+    token: Option<&str>,
+    bans: &Arc<Bans>,
+    readiness: watch::Receiver<Readiness>,
+) -> AdminState {
+    let config = Arc::new(config(token));
+    let revoked = Arc::new(Revoked::default());
+    revoked.lives(Duration::from_secs(3600));
+    AdminState {
+        config: Box::new(move || Arc::clone(&config)),
+        bans: Arc::clone(bans),
+        kernel: Arc::default(),
+        revoked,
+        metrics: Arc::new(Metrics::new()),
+        pressure: Arc::default(),
+        readiness,
+        upstreams: Box::new(|| json!({ "app": { "healthy": 1 } })),
+    }
+}
+
 pub(super) async fn start(token: Option<&str>) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (readiness, is_ready) = watch::channel(Readiness::Starting);
     let (shutdown, is_shut_down) = watch::channel(false);
-    let config = Arc::new(config(token));
     let bans = Arc::new(Bans::default());
-    let revoked = Arc::new(Revoked::default());
-    revoked.lives(Duration::from_secs(3600));
-    let state = AdminState {
-        config: Box::new(move || Arc::clone(&config)),
-        bans: Arc::clone(&bans),
-        kernel: Arc::default(),
-        revoked: Arc::clone(&revoked),
-        metrics: Arc::new(Metrics::new()),
-        pressure: Arc::default(),
-        readiness: is_ready,
-        upstreams: Box::new(|| json!({ "app": { "healthy": 1 } })),
-    };
+    let state = state(token, &bans, is_ready);
     Running {
         address,
         bans,
-        revoked,
+        revoked: Arc::clone(&state.revoked),
         readiness,
         shutdown,
         task: tokio::spawn(serve(listener, state, is_shut_down)),
