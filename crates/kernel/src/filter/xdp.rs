@@ -78,7 +78,8 @@ impl Xdp {
             loader.map_max_entries(map, bans);
         }
         for map in ["protected_v4", "protected_v6"] {
-            loader.map_max_entries(map, MAX_PROTECTED);
+            // All that is new comes before all that was there goes.
+            loader.map_max_entries(map, 2 * MAX_PROTECTED);
         }
         let mut ebpf = loader
             .load(OBJECT)
