@@ -289,3 +289,24 @@ fn one_that_stalls_or_floods_holds_up_nobody() {
         "{said:?}"
     );
 }
+
+#[test]
+fn what_ended_makes_room_at_once() {
+    let guard = Guard::start(2);
+    let mut client = guard.client();
+    let short = Duration::from_millis(5);
+    client
+        .send(&[
+            ban("192.0.2.1/32", Some(short)),
+            ban("192.0.2.2/32", Some(short)),
+        ])
+        .unwrap();
+    client.report(&[]).unwrap();
+    // They have ended by then, and nothing else woke the guard.
+    thread::sleep(short);
+    client
+        .send(&[ban("192.0.2.3/32", None), ban("192.0.2.4/32", None)])
+        .unwrap();
+    let report = client.report(&[]).unwrap();
+    assert_eq!((report.entries, report.refused), (2, 0));
+}
