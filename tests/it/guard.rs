@@ -129,6 +129,8 @@ impl Field {
         socket.bind(&SocketAddr::new(client, 0).into()).unwrap();
         match socket.connect_timeout(&to.into(), Duration::from_millis(800)) {
             Ok(()) => Met::Connected,
+            // And the proxy closed at once, before that was heard of.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Met::Connected,
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Met::Refused,
             Err(_) => Met::Silence,
         }
