@@ -5,11 +5,13 @@
 //! Bounded: when a shard is full, the ban that ends soonest makes room. A ban that ended stays as
 //! the memory of an offence for a while, so that a repeated one grows; it is the first to go.
 
+mod ban;
 pub mod below;
 mod carried;
 mod feeds;
 mod followers;
 mod key;
+mod listing;
 mod networks;
 pub mod plain;
 mod protected;
@@ -17,6 +19,7 @@ mod reason;
 mod shard;
 pub mod state;
 
+pub use ban::{AddError, Ban, By, Wanted};
 pub use carried::Carried;
 pub use feeds::Feed;
 pub use protected::Because;
@@ -33,7 +36,6 @@ use protected::Protected;
 use reason::Reasons;
 use shard::{On, Shard};
 use std::{
-    cmp::Reverse,
     hash::{BuildHasher, RandomState},
     sync::{
         Arc,
@@ -84,98 +86,6 @@ struct Settings {
     protected: Protected,
     clients: PrefixLengths,
 }
-
-/// On whose behalf a ban falls.
-#[derive(Clone, Copy, Debug)]
-pub struct By<'a> {
-    pub kind: Kind,
-    /// Of the guard, in the configuration.
-    pub name: &'a str,
-    /// See [`Ban::direct`].
-    pub direct: bool,
-}
-
-impl By<'_> {
-    /// What a client did to an HTTP/2 connection of its own.
-    pub const H2_ABUSE: Self = Self {
-        kind: Kind::H2Abuse,
-        name: "h2_abuse",
-        direct: true,
-    };
-}
-
-/// A ban in force, as operators see it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ban {
-    pub network: IpNet,
-    pub reason: Reason,
-    pub comment: Option<Arc<str>>,
-    /// Since it was placed, in whole seconds.
-    pub age: Duration,
-    pub until: Nanos,
-    pub offences: u32,
-    /// Connections and requests that it refused here.
-    pub hits: u64,
-    /// The client connected to this process itself, or an operator banned it: the kernel may drop its
-    /// packets. Where a proxy spoke for the client, its address sends none here.
-    pub direct: bool,
-}
-
-/// A ban that an operator asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
-    pub network: IpNet,
-    pub duration: Duration,
-    pub reason: Reason,
-    pub comment: Option<Arc<str>>,
-    /// See [`Ban::direct`].
-    pub direct: bool,
-}
-
-/// Why an operator's ban was not placed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AddError {
-    /// It would hit this network.
-    Protected(IpNet, Because),
-    /// Wider than /8 in IPv4 or /16 in IPv6.
-    TooWide,
-    /// No time at all, or more than a year.
-    Duration,
-    /// More than 256 bytes.
-    Comment,
-    /// 10,000 networks are banned already.
-    Full,
-    /// More clients at once than the table has places.
-    TooMany(usize),
-}
-
-impl std::fmt::Display for AddError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Protected(network, why) => write!(f, "it would hit {network}, which is {why}"),
-            Self::TooWide => write!(
-                f,
-                "it is too wide: at the most /{} in IPv4 and /{} in IPv6",
-                WIDEST.ipv4, WIDEST.ipv6
-            ),
-            Self::Duration => {
-                f.write_str("its duration must be more than zero, at the most a year")
-            }
-            Self::Comment => write!(f, "its comment is longer than {MAX_COMMENT} bytes"),
-            Self::Full => write!(
-                f,
-                "there is room for {MAX_NETWORKS} networks wider than a client and no more; a list \
-                 with `then: drop`, named in `bans.feeds`, holds any number"
-            ),
-            Self::TooMany(capacity) => write!(
-                f,
-                "there is room for {capacity} clients and no more (`bans.capacity`)"
-            ),
-        }
-    }
-}
-
-impl std::error::Error for AddError {}
 
 impl Default for Bans {
     fn default() -> Self {
@@ -373,102 +283,6 @@ impl Bans {
         self.remove_where(now, |prefix| within.contains(&net_of(prefix)))
     }
 
-    /// Networks wider than `network` whose ban covers it, so that removing its own does not free it.
-    #[must_use]
-    pub fn covering(&self, network: IpNet, now: Nanos) -> Vec<IpNet> {
-        let in_force = self.networks.records().into_iter();
-        let networks = in_force.filter(|record| now < record.until);
-        let mut networks: Vec<_> = networks.map(|record| net_of(record.prefix)).collect();
-        networks.retain(|wider| *wider != network && wider.contains(&network));
-        networks
-    }
-
-    /// The bans in force, the last placed first, and how many there are beyond `limit`.
-    #[must_use]
-    pub fn list(&self, limit: usize, now: Nanos) -> (Vec<Ban>, usize) {
-        let mut total = 0_usize;
-        let networks = self.networks.records().into_iter();
-        let mut newest: Vec<_> = networks
-            .filter(|record| now < record.until)
-            .map(|record| (Reverse(record.since), net_of(record.prefix), record))
-            .collect();
-        total = total.saturating_add(newest.len());
-        newest.sort_by_key(|(since, network, _)| (*since, *network));
-        newest.truncate(limit);
-        for shard in &self.shards {
-            let shard = shard.read();
-            let mut of_shard: Vec<_> = shard
-                .in_force(now)
-                .map(|(since, key)| (Reverse(since), key))
-                .collect();
-            total = total.saturating_add(of_shard.len());
-            if of_shard.len() > limit && limit > 0 {
-                of_shard.select_nth_unstable(limit - 1);
-            }
-            of_shard.truncate(limit);
-            let records = of_shard.into_iter().filter_map(|(_, key)| shard.get(key));
-            let records =
-                records.map(|record| (Reverse(record.since), net_of(record.prefix), record));
-            newest.extend(records);
-        }
-        newest.sort_by_key(|(since, network, _)| (*since, *network));
-        newest.truncate(limit);
-        let beyond = total.saturating_sub(newest.len());
-        let bans = newest.iter().map(|(_, _, record)| self.show(record, now));
-        (bans.collect(), beyond)
-    }
-
-    fn show(&self, record: &Record, now: Nanos) -> Ban {
-        Ban {
-            network: net_of(record.prefix),
-            reason: self.reasons.get(record.reason),
-            comment: record.comment.clone(),
-            age: record.age(now),
-            until: record.until,
-            offences: record.offences,
-            hits: record.hits,
-            direct: record.direct,
-        }
-    }
-
-    /// All bans in force, in parts, in no order.
-    pub fn each_ban<E>(
-        &self,
-        now: Nanos,
-        mut see: impl FnMut(Vec<Ban>) -> Result<(), E>,
-    ) -> Result<(), E> {
-        self.each_part(|records| {
-            let in_force = records.iter().filter(|record| now < record.until);
-            see(in_force.map(|record| self.show(record, now)).collect())
-        })
-    }
-
-    /// Everything, memories included, in parts. No lock is held while `see` runs.
-    fn each_part<E>(&self, mut see: impl FnMut(Vec<Record>) -> Result<(), E>) -> Result<(), E> {
-        see(self.networks.records())?;
-        for shard in &self.shards {
-            let records = shard.read().records().collect();
-            see(records)?;
-        }
-        Ok(())
-    }
-
-    /// Bans in force.
-    #[must_use]
-    pub fn count(&self, now: Nanos) -> u64 {
-        self.counts(now).0
-    }
-
-    /// Bans in force, and those of them that are [direct](Ban::direct).
-    #[must_use]
-    pub fn counts(&self, now: Nanos) -> (u64, u64) {
-        let shards = self.shards.iter().map(|shard| shard.read().count(now));
-        let all = shards.chain([self.networks.count(now)]);
-        all.fold((0, 0), |(all, direct), (more, of_those)| {
-            (all + more, direct + of_those)
-        })
-    }
-
     /// Bans that made room for others before they ended.
     #[must_use]
     pub fn evicted(&self) -> u64 {
@@ -486,16 +300,18 @@ impl Bans {
         }));
         let settings = self.settings.load();
         let moved = before.clients != clients;
-        self.remove_where(now, |prefix| {
-            settings.protected.is_hit_by(prefix)
-                || moved && prefix.length() >= widest(prefix, before.clients)
-        });
+        if moved || before.protected != settings.protected {
+            self.remove_where(now, |prefix| {
+                settings.protected.is_hit_by(prefix)
+                    || moved && prefix.length() >= widest(prefix, before.clients)
+            });
+            self.followers.reconsider();
+        }
         if moved {
             for shard in &self.shards {
                 shard.write().know(clients);
             }
         }
-        self.followers.reconsider();
     }
 
     /// How many clients the table holds from now on.
@@ -567,5 +383,7 @@ fn seconds(now: Nanos) -> i32 {
     i32::try_from(now.0 / 1_000_000_000).unwrap_or(i32::MAX)
 }
 
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;

@@ -38,7 +38,7 @@ impl std::fmt::Display for Because {
 
 /// Networks that no ban may hit: merged and sorted, so that a look-up is a binary search, and as they
 /// were said, to name one.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Protected {
     merged: Vec<IpNet>,
     said: Vec<(IpNet, Because)>,

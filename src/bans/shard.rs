@@ -31,6 +31,9 @@ const CLEARED_AT_ONCE: usize = 4;
 /// each further move would leave what was there before behind.
 const FEW: usize = 1024;
 
+/// Records that are read at once, while nobody is banned.
+const PART: usize = 1000;
+
 #[derive(Debug)]
 pub(super) struct Shard {
     capacity: usize,
@@ -214,12 +217,14 @@ impl Shard {
         now < until
     }
 
-    /// All that is here, memories included.
-    pub(super) fn records(&self) -> impl Iterator<Item = Record> {
-        (0..self.slots.len()).filter_map(|at| {
-            let at = u32::try_from(at).ok()?;
-            self.slot(at).map(|_| self.record(at))
-        })
+    /// Some of what is here, memories included: the last that stand before `end`, and where the next
+    /// are to end. From the last to the first, since it is the last that moves when another one goes:
+    /// so nothing that stays is missed between two calls.
+    pub(super) fn records_before(&self, end: usize) -> (Vec<Record>, usize) {
+        let end = end.min(self.slots.len());
+        let start = end.saturating_sub(PART);
+        let numbers = (start..end).filter_map(|at| u32::try_from(at).ok());
+        (numbers.map(|at| self.record(at)).collect(), start)
     }
 
     /// When each ban in force was placed, and whose it is.

@@ -1,27 +1,13 @@
 //! The ban table, with time as an argument.
 
-use super::*;
-use std::net::Ipv4Addr;
-
-const LOGIN: By<'_> = By {
-    kind: Kind::Limit,
-    name: "per-login",
-    direct: true,
+use super::{
+    testing::{LOGIN, MINUTE, client, numbered},
+    *,
 };
-
-const MINUTE: Duration = Duration::from_secs(60);
+use std::net::Ipv4Addr;
 
 fn at(seconds: u64) -> Nanos {
     Nanos(seconds * 1_000_000_000)
-}
-
-fn client(address: &str) -> Prefix {
-    Prefix::of(address.parse().unwrap(), PrefixLengths::CLIENT)
-}
-
-fn numbered(number: u32) -> Prefix {
-    let address = Ipv4Addr::from(0x0b00_0000 + number);
-    Prefix::of(address.into(), PrefixLengths::CLIENT)
 }
 
 fn net(text: &str) -> IpNet {
@@ -416,6 +402,37 @@ mod properties {
                     prop_assert_eq!(bans.until(numbered(client), at(now)), expected);
                 }
                 prop_assert!(bans.shards.iter().all(|shard| shard.read().is_sound()));
+            }
+        }
+
+        /// Read part by part while others go, and some come, nobody who stays is missed.
+        #[test]
+        fn whoever_stays_is_seen(
+            count in 1500..4000_u32,
+            gone in proptest::collection::vec(0..4000_u32, 0..300),
+        ) {
+            let mut shard = Shard::new(10_000, RandomState::new());
+            let followers = Followers::default();
+            let on = On { reason: 0, direct: true };
+            let offend = |shard: &mut Shard, n| {
+                shard.offend(Key::of(numbered(n)), MINUTE, on, &followers, at(0));
+            };
+            (0..count).for_each(|n| offend(&mut shard, n));
+            let mut seen = std::collections::HashSet::new();
+            let (mut end, mut next) = (usize::MAX, count);
+            let mut leaving = gone.chunks(100);
+            while end > 0 {
+                let (records, start) = shard.records_before(end);
+                seen.extend(records.into_iter().map(|record| record.prefix));
+                end = start;
+                for n in leaving.next().unwrap_or_default() {
+                    shard.forget(Key::of(numbered(*n)), &Followers::default(), at(0));
+                }
+                offend(&mut shard, next);
+                next += 1;
+            }
+            for n in (0..count).filter(|n| !gone.contains(n)) {
+                prop_assert!(seen.contains(&numbered(n)));
             }
         }
 

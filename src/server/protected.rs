@@ -40,13 +40,12 @@ fn protected(config: &Config, resolvers: &str) -> Vec<(IpNet, Because)> {
     let allowed = allowed.filter(|list| list.then == Some(Action::Allow));
     let allowed = allowed.flat_map(|list| &list.networks);
     let endpoints = config.upstreams.iter().flat_map(|upstream| {
-        let (list, one) = match &upstream.endpoints {
-            Endpoints::List(list) => (list.as_slice(), None),
-            Endpoints::Dns { target, .. } => (&[][..], Some(target)),
-            Endpoints::Srv { .. } => (&[][..], None),
+        let list = match &upstream.endpoints {
+            Endpoints::List(list) => list.as_slice(),
+            // Names, all of them.
+            Endpoints::Dns { .. } | Endpoints::Srv { .. } => &[],
         };
-        let hosts = list.iter().chain(one);
-        hosts.filter_map(|target| target.host.parse().ok())
+        list.iter().filter_map(|target| target.host.parse().ok())
     });
     let asked = config.challenge.resolver.map(|resolver| resolver.ip());
     let resolvers = resolvers.lines().filter_map(nameserver).chain(asked);
@@ -101,7 +100,7 @@ mod tests {
         let yaml = "listeners: [{ address: 127.0.0.1:0 }]\n\
                     clients: { trusted_proxies: [10.0.0.0/8] }\n\
                     upstreams:\n  a: { endpoints: [192.0.2.10:80, 127.0.0.1:80, app.example.com:80] }\n\
-                    \x20 b: { discover: { dns: \"192.0.2.11:80\" } }\n\
+                    \x20 b: { endpoints: [\"[2001:db8::11]:80\"] }\n\
                     routes: [{ name: a, path: /, upstream: a }]\n\
                     lists: { friends: { networks: [198.51.100.0/24], then: allow }, x: { networks: [1.0.0.0/8], then: drop } }\n\
                     bans: { never: [203.0.113.0/24], feeds: [x] }\n";
@@ -118,7 +117,7 @@ mod tests {
             ("203.0.113.0/24", Because::Never),
             ("192.0.2.53/32", Because::Resolver),
             ("192.0.2.10/32", Because::Upstream),
-            ("192.0.2.11/32", Because::Upstream),
+            ("2001:db8::11/128", Because::Upstream),
         ];
         let expected = expected.map(|(network, why)| (network.to_owned(), why));
         assert_eq!(told, expected);

@@ -4,7 +4,8 @@
 
 use crate::{
     harness::{
-        Edge, Folder, edge::rempart, process::Process, raw, tools::said, wait_for, wait_until,
+        Edge, Folder, edge::rempart, namespaces::skip, process::Process, raw, tools::said,
+        wait_for, wait_until,
     },
     upgrade::Successor,
 };
@@ -60,7 +61,7 @@ impl Field {
         match field.make() {
             Ok(()) => Some(field),
             Err(why) => {
-                println!("skipped: {why}");
+                skip("bans in the kernel", &why);
                 None
             }
         }

@@ -1,7 +1,10 @@
 //! The thread against a real guard's server, over a real socket; its filter alone is in memory.
 
 use super::*;
-use crate::bans::{Because, By, Feed, Kind};
+use crate::bans::{
+    Because, By, Feed,
+    testing::{HOUR, LOGIN, client, now, numbered, wait_for},
+};
 use rempart_kernel::{
     filter::{Backend, memory::Memory},
     guard::Server,
@@ -10,35 +13,7 @@ use std::{
     io::pipe,
     os::{fd::AsFd, unix::net::UnixListener},
 };
-use verdict::prefix::{Prefix, PrefixLengths};
-
-const HOUR: Duration = Duration::from_secs(3600);
-const LOGIN: By<'_> = By {
-    kind: Kind::Limit,
-    name: "per-login",
-    direct: true,
-};
-
-fn client(address: &str) -> Prefix {
-    Prefix::of(address.parse().unwrap(), PrefixLengths::CLIENT)
-}
-
-fn numbered(number: u32) -> Prefix {
-    let address = std::net::Ipv4Addr::from(0x0b00_0000 + number);
-    Prefix::of(address.into(), PrefixLengths::CLIENT)
-}
-
-fn now() -> Nanos {
-    clock::now()
-}
-
-fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
-    let patience = Instant::now() + Duration::from_secs(30);
-    while !done() {
-        assert!(Instant::now() < patience, "{what}");
-        thread::sleep(Duration::from_millis(2));
-    }
-}
+use verdict::prefix::PrefixLengths;
 
 /// A guard at the other end of a stream; it ends with the stream.
 fn guard() -> UnixStream {

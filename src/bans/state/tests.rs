@@ -1,33 +1,15 @@
 //! Files of bans: what is written is read, whatever became of it in between.
 
 use super::*;
-use crate::bans::{Because, By, Kind};
+use crate::bans::{
+    Because, By,
+    testing::{HOUR, LOGIN, MINUTE, client, now, numbered, wait_for},
+};
 use std::{
     os::unix::fs::PermissionsExt,
     sync::atomic::{AtomicUsize, Ordering},
 };
-use verdict::prefix::{Prefix, PrefixLengths};
-
-const MINUTE: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(3600);
-const LOGIN: By<'_> = By {
-    kind: Kind::Limit,
-    name: "per-login",
-    direct: true,
-};
-
-fn client(address: &str) -> Prefix {
-    Prefix::of(address.parse().unwrap(), PrefixLengths::CLIENT)
-}
-
-fn numbered(number: u32) -> Prefix {
-    let address = std::net::Ipv4Addr::from(0x0b00_0000 + number);
-    Prefix::of(address.into(), PrefixLengths::CLIENT)
-}
-
-fn now() -> Nanos {
-    crate::clock::now()
-}
+use verdict::prefix::PrefixLengths;
 
 /// Keeps a file for as long as `during` takes.
 fn keep(path: &Path, bans: &Arc<Bans>, during: impl FnOnce(&StateFile)) -> usize {
@@ -46,14 +28,6 @@ fn restored(path: &Path) -> (Bans, Restored) {
     let bans = Bans::default();
     let restored = restore(path, &bans, now(), SystemTime::now()).unwrap();
     (bans, restored)
-}
-
-fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
-    let patience = Instant::now() + Duration::from_secs(30);
-    while !done() {
-        assert!(Instant::now() < patience, "{what}");
-        thread::sleep(Duration::from_millis(2));
-    }
 }
 
 #[test]
@@ -155,7 +129,7 @@ fn a_file_that_is_damaged_anywhere_gives_the_rest() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("bans");
     let bans = Arc::new(Bans::default());
-    for last in 1..=5 {
+    for last in 1..=2 {
         bans.ban(client(&format!("203.0.113.{last}")), HOUR, LOGIN, now());
     }
     bans.add("198.51.100.0/24".parse().unwrap(), HOUR, Some("ä"), now())
@@ -171,7 +145,8 @@ fn a_file_that_is_damaged_anywhere_gives_the_rest() {
             bad[at] ^= change;
             fs::write(&path, &bad).unwrap();
             let (_, found) = restored(&path);
-            assert!(found.bans >= 4, "{at} {change}: {found:?}");
+            // A line end that is gone takes both lines with it.
+            assert!(found.bans >= 1, "{at} {change}: {found:?}");
             let capital = change == 0x20 && found.damaged == 0;
             assert!(found.kept.is_some() || capital, "{at} {change}");
             if let Some(kept) = found.kept {

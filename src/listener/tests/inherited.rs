@@ -18,13 +18,16 @@ fn addresses(workers: &[WorkerSockets]) -> BTreeSet<SocketAddr> {
     all.collect()
 }
 
-/// Accepts all there is on every socket, by hand; gives who came.
-fn accept_all(workers: &[WorkerSockets]) -> BTreeSet<SocketAddr> {
+/// Accepts all there is on every socket, by hand; gives where to, and who came: the system may give one
+/// port to two connections that lead to different places.
+fn accept_all(workers: &[WorkerSockets]) -> BTreeSet<(SocketAddr, SocketAddr)> {
     let mut came = BTreeSet::new();
     for (socket, _) in workers.iter().flat_map(|worker| &worker.sockets) {
         loop {
             match socket.accept() {
-                Ok((_, from)) => assert!(came.insert(from), "twice"),
+                Ok((stream, from)) => {
+                    assert!(came.insert((stream.local_addr().unwrap(), from)), "twice");
+                }
                 Err(error) => {
                     assert_eq!(error.kind(), ErrorKind::WouldBlock);
                     break;
@@ -60,7 +63,9 @@ fn whatever_the_number_of_workers_nothing_is_lost() {
             let own: BTreeSet<_> = worker.addresses().unwrap().into_iter().collect();
             assert_eq!(own, bound, "each worker hears on all");
         }
-        let ours = clients.iter().map(|client| client.local_addr().unwrap());
+        let ours = clients
+            .iter()
+            .map(|client| (client.peer_addr().unwrap(), client.local_addr().unwrap()));
         assert_eq!(accept_all(&taken), ours.collect(), "{before} to {after}");
         // And on to the next: every socket, those that were opened further included.
         let sockets = new.duplicate().unwrap();

@@ -23,8 +23,24 @@ pub struct Namespaces {
     peer: String,
 }
 
-/// `None`, and a line that says so, where this host allows no namespaces: `skipped: ...`. It goes past
-/// the capture of tests, so that skipped ones can be counted.
+/// Where this is set, what can't be run for want of rights is a failure, as in CI.
+const REQUIRED: &str = "REMPART_REQUIRE_KERNEL";
+
+/// Says that a story is skipped, past the capture of tests, so that skipped ones can be counted:
+/// `skipped: ...`.
+#[track_caller]
+pub fn skip(story: &str, why: &str) {
+    assert!(
+        std::env::var_os(REQUIRED).is_none(),
+        "{story}: no network namespaces here ({why}), and {REQUIRED} is set"
+    );
+    let _ = writeln!(
+        io::stderr(),
+        "skipped: {story}: no network namespaces here ({why})"
+    );
+}
+
+/// `None`, and a line that says so, where this host allows no namespaces.
 pub fn namespaces_or_skip(story: &str) -> Option<Namespaces> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -36,12 +52,7 @@ pub fn namespaces_or_skip(story: &str) -> Option<Namespaces> {
     // A missing `ip` is a failure like that of any other tool.
     let added = run(Command::new("ip").args(["netns", "add", &made.edge]));
     if !added.status.success() {
-        let reason = said(&added);
-        let reason = reason.trim();
-        let _ = writeln!(
-            io::stderr(),
-            "skipped: {story}: no network namespaces here ({reason})"
-        );
+        skip(story, said(&added).trim());
         return None;
     }
     made.connect();
