@@ -279,8 +279,14 @@ impl Teller {
         // What changed before this is in the table.
         self.queue.take(Duration::ZERO);
         let began = Instant::now();
-        let told = self.state(client)?;
-        let first = client.report(&[])?;
+        let paused = self.shared.paused.lock();
+        let (told, first) = if *paused {
+            // Another process states what is to be dropped, maybe over this very stream.
+            (0, Report::default())
+        } else {
+            (self.state(client)?, client.report(&[])?)
+        };
+        drop(paused);
         *self.shared.status.lock() = Status {
             backend: Some(hello.backend.name()),
             interfaces: hello.interfaces.clone(),

@@ -83,6 +83,31 @@ fn a_queue_that_overflows_is_a_statement() {
 }
 
 #[test]
+fn a_paused_one_that_finds_its_guard_again_states_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("guard.sock");
+    let bans = Arc::new(Bans::default());
+    bans.ban(client("203.0.113.1"), HOUR, LOGIN, now());
+    let below = Below::tell(&bans, Guard::Shared(path.clone())).unwrap();
+    below.pause();
+    let (stop, stopper) = pipe().unwrap();
+    let listener = UnixListener::bind(&path).unwrap();
+    let guard = thread::spawn(move || {
+        let filter = Box::new(Memory::new(Backend::Xdp, 1000));
+        let mut server = Server::new(filter, Vec::new(), Vec::new()).unwrap();
+        server.listen(listener).unwrap();
+        server.run(stop.as_fd()).unwrap();
+    });
+    wait_for("the guard", || below.status().backend.is_some());
+    assert_eq!(entries(&below), 0);
+    below.resume();
+    wait_for("the statement", || entries(&below) == 1);
+    drop(stopper);
+    guard.join().unwrap();
+    below.close();
+}
+
+#[test]
 fn without_its_own_guard_it_says_why() {
     let bans = Arc::new(Bans::default());
     let (ours, theirs) = UnixStream::pair().unwrap();
