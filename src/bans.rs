@@ -291,7 +291,8 @@ impl Bans {
 
     /// Takes over from a configuration: who is never banned, and what counts as one client. Bans that
     /// hit the protected end. Where what counts as a client changes, all bans of clients end, since
-    /// nobody is known by those prefixes any longer.
+    /// nobody is known by those prefixes any longer; a network that is less than a client then is
+    /// widened to one.
     pub fn configure(&self, protected: &[(IpNet, Because)], clients: PrefixLengths, now: Nanos) {
         let _changing = self.changing.lock();
         let before = self.settings.swap(Arc::new(Settings {
@@ -300,16 +301,32 @@ impl Bans {
         }));
         let settings = self.settings.load();
         let moved = before.clients != clients;
+        if moved {
+            self.know(clients, now);
+        }
         if moved || before.protected != settings.protected {
-            self.remove_where(now, |prefix| {
-                settings.protected.is_hit_by(prefix)
-                    || moved && prefix.length() >= widest(prefix, before.clients)
-            });
+            self.remove_where(now, |prefix| settings.protected.is_hit_by(prefix));
             self.followers.reconsider();
         }
-        if moved {
-            for shard in &self.shards {
-                shard.write().know(clients);
+    }
+
+    fn know(&self, clients: PrefixLengths, now: Nanos) {
+        for shard in &self.shards {
+            let mut shard = shard.write();
+            shard.remove(&|_| true, &self.followers, now);
+            shard.know(clients);
+        }
+        let is_client = |prefix: Prefix| prefix.length() >= widest(prefix, clients);
+        let mut records = self.networks.records();
+        records.retain(|record| is_client(record.prefix) && now < record.until);
+        self.networks.remove(is_client, &self.followers, now);
+        // Of several within one client the longest stays.
+        records.sort_by_key(|record| record.until);
+        for mut record in records {
+            record.prefix = client_or_wider(net_of(record.prefix), clients);
+            if let Some((shard, _)) = self.shard(Key::of(record.prefix)) {
+                let evicted = shard.write().insert(&record, &self.followers, now);
+                self.evicted.fetch_add(evicted, Ordering::Relaxed);
             }
         }
     }

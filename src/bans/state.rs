@@ -16,7 +16,7 @@ use std::{
     ffi::OsString,
     fs::{self, File, OpenOptions},
     io::{self, BufRead, BufReader, BufWriter, Read, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
     thread::{self, JoinHandle},
@@ -28,6 +28,11 @@ use verdict::Nanos;
 const SPARE: usize = 10_000;
 /// What was appended reaches the disk itself this late at the most.
 const SYNC: Duration = Duration::from_secs(1);
+/// A wall clock that moved by so many milliseconds against this process's was set: times that were
+/// written by it mean something else now.
+const SET: u64 = 2000;
+/// How often it is looked at while nothing changes.
+const LOOK: Duration = Duration::from_secs(60);
 /// Before the next try after the disk failed; it doubles from the one to the other.
 const RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 /// Bans that are restored at once.
@@ -53,21 +58,41 @@ pub struct Restored {
 /// Takes over what a file holds. One that does not exist holds nothing.
 ///
 /// # Errors
-/// When the file can't be read; what was read until then is in force.
+/// When the file can't be read; what was read until then is in force, and the file is put aside: what
+/// is written next must not take its place.
 pub fn restore(path: &Path, bans: &Bans, now: Nanos, wall: SystemTime) -> io::Result<Restored> {
-    let wall = milliseconds(wall);
     match fs::metadata(path) {
         Ok(found) if found.is_file() => {}
         Ok(_) => return Err(io::Error::other("it is not a file")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Restored::default()),
         Err(error) => return Err(error),
     }
+    let aside = beside(path, ".damaged");
+    let mut restored = match read(path, bans, now, milliseconds(wall)) {
+        Ok(restored) => restored,
+        Err(error) => {
+            let _ = fs::rename(path, &aside);
+            return Err(error);
+        }
+    };
+    restored.bans = bans.count(now);
+    if restored.damaged > 0 {
+        restored.kept = fs::copy(path, &aside).is_ok().then_some(aside);
+    }
+    Ok(restored)
+}
+
+fn read(path: &Path, bans: &Bans, now: Nanos, wall: u64) -> io::Result<Restored> {
     let mut reader = BufReader::with_capacity(1 << 18, File::open(path)?.take(LARGEST));
     let mut restored = Restored::default();
     let mut batch: Vec<Carried> = Vec::with_capacity(BATCH);
     let mut bytes = Vec::new();
     let mut number = 0_usize;
-    while read_line(&mut reader, &mut bytes)? {
+    let ended = loop {
+        match read_line(&mut reader, &mut bytes) {
+            Ok(true) => {}
+            ended => break ended,
+        }
         number = number.saturating_add(1);
         let whole = bytes.pop_if(|last| *last == b'\n').is_some();
         let read = if number == 1 {
@@ -96,14 +121,9 @@ pub fn restore(path: &Path, bans: &Bans, now: Nanos, wall: SystemTime) -> io::Re
                 }
             }
         }
-    }
+    };
     bans.take_over(&batch, now);
-    restored.bans = bans.count(now);
-    if restored.damaged > 0 {
-        let aside = beside(path, ".damaged");
-        restored.kept = fs::copy(path, &aside).is_ok().then_some(aside);
-    }
-    Ok(restored)
+    ended.map(|_| restored)
 }
 
 /// One line with its end; of one that is too long the beginning. Whether there was any.
@@ -150,6 +170,16 @@ impl StateFile {
         bans: &Arc<Bans>,
         failed: impl Fn() + Send + 'static,
     ) -> io::Result<Self> {
+        Self::keep_by(SystemTime::now, path, bans, failed)
+    }
+
+    /// The same by this clock on the wall.
+    fn keep_by(
+        wall: impl Fn() -> SystemTime + Send + 'static,
+        path: &Path,
+        bans: &Arc<Bans>,
+        failed: impl Fn() + Send + 'static,
+    ) -> io::Result<Self> {
         let queue = bans.followers.state();
         let paused = Arc::new(Mutex::new(false));
         let mut writer = Writer {
@@ -163,6 +193,8 @@ impl StateFile {
             unsynced: None,
             retry: (Instant::now(), RETRY.0),
             failed: Box::new(failed),
+            wall: Box::new(wall),
+            began: 0,
         };
         let thread = thread::Builder::new()
             .name("bans".into())
@@ -223,6 +255,9 @@ struct Writer {
     /// When the next whole file may be tried, and how long to wait if that fails.
     retry: (Instant, Duration),
     failed: Box<dyn Fn() + Send>,
+    wall: Box<dyn Fn() -> SystemTime + Send>,
+    /// When this process's clock began, by the clock on the wall as it was at the last whole file.
+    began: u64,
 }
 
 impl Writer {
@@ -233,9 +268,7 @@ impl Writer {
             } else {
                 self.unsynced
             };
-            let longest = next.map_or(Duration::from_secs(3600), |next| {
-                next.saturating_duration_since(Instant::now())
-            });
+            let longest = next.map_or(LOOK, |next| next.saturating_duration_since(Instant::now()));
             let heard = self.queue.take(longest);
             let paused = Arc::clone(&self.paused);
             let paused = paused.lock();
@@ -252,7 +285,9 @@ impl Writer {
             if heard.woken {
                 self.retry.0 = Instant::now();
             }
-            if heard.overflowed || self.lines > self.compact_at {
+            let (_, _, began) = self.clocks();
+            let was_set = began.abs_diff(self.began) > SET;
+            if heard.overflowed || was_set || self.lines > self.compact_at {
                 self.file = None;
             }
             let done = if self.file.is_none() {
@@ -283,11 +318,17 @@ impl Writer {
         }
     }
 
+    /// Now by both clocks, and when the first began by the other.
+    fn clocks(&self) -> (Nanos, u64, u64) {
+        let (now, wall) = (crate::clock::now(), milliseconds((self.wall)()));
+        (now, wall, wall.saturating_sub(now.0 / 1_000_000))
+    }
+
     fn append(&mut self, changes: &[Change]) -> io::Result<()> {
+        let (now, wall, _) = self.clocks();
         let Some(file) = self.file.as_mut().filter(|_| !changes.is_empty()) else {
             return Ok(());
         };
-        let (now, wall) = (crate::clock::now(), milliseconds(SystemTime::now()));
         let mut text = String::new();
         for change in changes {
             match change {
@@ -309,11 +350,20 @@ impl Writer {
         let due = self
             .unsynced
             .is_some_and(|due| at_once || Instant::now() >= due);
-        if let Some(file) = self.file.as_ref().filter(|_| due) {
-            file.sync_data()?;
-            self.unsynced = None;
+        let Some(file) = self.file.as_ref().filter(|_| due) else {
+            return Ok(());
+        };
+        file.sync_data()?;
+        self.unsynced = None;
+        if is_at(file, &self.path)? {
+            return Ok(());
         }
-        Ok(())
+        if at_once {
+            return self.write_whole();
+        }
+        Err(io::Error::other(
+            "it was removed, or another process put its own there: each needs one of its own",
+        ))
     }
 
     fn write_whole(&mut self) -> io::Result<()> {
@@ -330,7 +380,7 @@ impl Writer {
         let mut writer = BufWriter::with_capacity(1 << 18, file);
         writeln!(writer, "{}", line::HEAD)?;
         let mut lines = 0_usize;
-        let (now, wall) = (crate::clock::now(), milliseconds(SystemTime::now()));
+        let (now, wall, began) = self.clocks();
         let mut text = String::new();
         self.bans.carry(now, |bans| {
             for ban in &bans {
@@ -353,11 +403,22 @@ impl Writer {
             let _ = folder.sync_all();
         }
         self.file = Some(file);
+        self.began = began;
         self.lines = lines;
         self.compact_at = lines.saturating_mul(2).saturating_add(SPARE);
         self.unsynced = None;
         self.retry.1 = RETRY.0;
         Ok(())
+    }
+}
+
+/// Whether this is what whoever reads there will find.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let ours = file.metadata()?;
+    match fs::metadata(path) {
+        Ok(found) => Ok((found.dev(), found.ino()) == (ours.dev(), ours.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -256,6 +256,36 @@ fn another_prefix_for_clients_ends_their_bans_alone() {
 }
 
 #[test]
+fn networks_that_become_less_than_a_client_are_widened_to_one() {
+    let bans = Bans::default();
+    for (network, minutes) in [("2001:db8:0:ff40::/58", 2), ("2001:db8:0:a000::/56", 1)] {
+        bans.add(net(network), minutes * MINUTE, Some(network), at(0))
+            .unwrap();
+    }
+    bans.add(net("198.51.100.0/24"), MINUTE, None, at(0))
+        .unwrap();
+    let wider = PrefixLengths { ipv4: 32, ipv6: 48 };
+    bans.configure(&[], wider, at(1));
+    let listed: Vec<_> = bans.list(9, at(1)).0;
+    let listed: Vec<_> = listed
+        .iter()
+        .map(|ban| (ban.network.to_string(), ban.comment.as_deref()))
+        .collect();
+    assert_eq!(
+        listed,
+        [
+            ("198.51.100.0/24".to_owned(), None),
+            ("2001:db8::/48".to_owned(), Some("2001:db8:0:ff40::/58"))
+        ]
+    );
+    let client = Prefix::of("2001:db8:0:1::1".parse().unwrap(), wider);
+    assert_eq!(bans.until(client, at(1)), Some(at(120)));
+    // Whoever is refused can be let go.
+    assert_eq!(bans.remove(net("2001:db8:0:ff40::/58"), at(1)), 1);
+    assert_eq!(bans.until(client, at(1)), None);
+}
+
+#[test]
 fn workers_meet_without_losing_bans() {
     let bans = Bans::default();
     std::thread::scope(|scope| {

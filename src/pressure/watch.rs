@@ -191,9 +191,7 @@ impl Watcher {
     fn rest(&mut self, metrics: &PressureMetrics) {
         if self.monitor.last().is_some() {
             self.monitor = Monitor::default();
-            for state in State::ALL {
-                metrics.set(state, false);
-            }
+            metrics.rest();
             self.pressure.set(States::NONE, View::default());
         }
     }

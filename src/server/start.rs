@@ -276,7 +276,11 @@ async fn restore_bans(edge: &Arc<Edge>) -> io::Result<()> {
             }
             Err(error) => {
                 metrics.ban_state_failed();
-                error!(%file, %error, "the file of bans can't be read: those in it are forgotten");
+                error!(
+                    %file, %error,
+                    "the file of bans can't be read: those in it are forgotten; it is put aside as \
+                     `.damaged`"
+                );
             }
         }
     });

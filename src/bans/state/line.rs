@@ -92,11 +92,13 @@ pub(super) fn read(line: &[u8], wall: u64) -> Option<Line> {
         Some(comment) => Some(serde_json::from_str(comment).ok()?),
         None => None,
     };
+    // By a clock that was set back, nobody is banned for longer than at first.
+    let begun = wall.max(since.saturating_mul(1000));
     Some(Line::Placed(Carried {
         network,
         source,
         comment,
-        remaining: until.saturating_sub(wall),
+        remaining: until.saturating_sub(begun),
         remembered: forgotten.saturating_sub(until.max(wall)),
         age: (wall / 1000).saturating_sub(since),
         offences,

@@ -114,12 +114,65 @@ fn time_spent_down_counts() {
 }
 
 #[test]
+fn a_clock_that_was_set_back_makes_no_ban_longer() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bans");
+    let bans = Arc::new(Bans::default());
+    bans.ban(client("203.0.113.1"), MINUTE, LOGIN, now());
+    keep(&path, &bans, |_| {});
+    for wall in [SystemTime::now() - 48 * HOUR, UNIX_EPOCH] {
+        let new = Bans::default();
+        restore(&path, &new, now(), wall).unwrap();
+        let left = new.until(client("203.0.113.1"), now()).unwrap();
+        let left = left.since(now());
+        assert!(left <= 2 * MINUTE, "{left:?}");
+    }
+}
+
+/// A machine that starts with a clock of yesterday, until it hears the time from the network.
+#[test]
+fn bans_written_by_a_wrong_clock_are_written_anew_once_it_is_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bans");
+    let bans = Arc::new(Bans::default());
+    let is_set = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let asked = Arc::clone(&is_set);
+    let wall = move || {
+        let late = if asked.load(Ordering::Relaxed) { 0 } else { 24 };
+        SystemTime::now() - late * HOUR
+    };
+    let state = StateFile::keep_by(wall, &path, &bans, || {}).unwrap();
+    bans.ban(numbered(1), HOUR, LOGIN, now());
+    let lines = || fs::read(&path).map_or(0, |bytes| bytes.split(|b| *b == b'\n').count());
+    wait_for("the first", || lines() == 3);
+    assert_eq!(restored(&path).1.bans, 0);
+    is_set.store(true, Ordering::Relaxed);
+    bans.ban(numbered(2), HOUR, LOGIN, now());
+    state.close();
+    assert_eq!(restored(&path).1.bans, 2);
+}
+
+#[test]
 fn nothing_there_is_nobody_banned() {
     let folder = tempfile::tempdir().unwrap();
     let bans = Bans::default();
     let none = restore(&folder.path().join("bans"), &bans, now(), SystemTime::now());
     assert_eq!(none.unwrap(), Restored::default());
     assert!(restore(folder.path(), &bans, now(), SystemTime::now()).is_err());
+}
+
+/// Of a disk that fails in the midst, say; here of a file whose first byte can't be read.
+#[test]
+fn a_file_that_cannot_be_read_is_put_aside_before_another_takes_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bans");
+    std::os::unix::fs::symlink("/proc/self/mem", &path).unwrap();
+    let bans = Arc::new(Bans::default());
+    assert!(restore(&path, &bans, now(), SystemTime::now()).is_err());
+    keep(&path, &bans, |_| {});
+    assert!(fs::symlink_metadata(&path).unwrap().is_file());
+    let kept = fs::read_link(folder.path().join("bans.damaged")).unwrap();
+    assert_eq!(kept, Path::new("/proc/self/mem"));
 }
 
 /// Whatever is done to any byte of a small file: nothing panics, the other lines are read, and what
@@ -252,6 +305,33 @@ fn a_disk_that_fails_is_tried_again_and_holds_nobody_up() {
     });
     assert!(failures <= 2, "{failures}");
     assert_eq!(restored(&path).1.bans, 1);
+}
+
+#[test]
+fn a_file_that_is_removed_or_replaced_is_written_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bans");
+    let bans = Arc::new(Bans::default());
+    let failures = keep(&path, &bans, |_| {
+        wait_for("the file", || path.exists());
+        fs::remove_file(&path).unwrap();
+        bans.ban(numbered(1), HOUR, LOGIN, now());
+        wait_for("the file again", || path.exists());
+    });
+    assert_eq!(failures, 1);
+    assert_eq!(restored(&path).1.bans, 1);
+    // By another process that was given the same; at the end there is no waiting.
+    let bans = Arc::new(Bans::default());
+    bans.ban(numbered(1), HOUR, LOGIN, now());
+    keep(&path, &bans, |_| {
+        let lines = || fs::read(&path).map_or(0, |bytes| bytes.split(|b| *b == b'\n').count());
+        bans.ban(numbered(2), HOUR, LOGIN, now());
+        wait_for("both", || lines() == 4);
+        fs::write(folder.path().join("other"), "another's").unwrap();
+        fs::rename(folder.path().join("other"), &path).unwrap();
+        bans.ban(numbered(3), HOUR, LOGIN, now());
+    });
+    assert_eq!(restored(&path).1.bans, 3);
 }
 
 #[test]

@@ -68,11 +68,43 @@ impl PressureMetrics {
         self.rates.with_label_values(&[event]).set(rate);
     }
 
+    /// Nothing is read any more: what was read last is no answer.
+    pub fn rest(&self) {
+        for state in State::ALL {
+            self.set(state, false);
+        }
+        self.rates.reset();
+        self.half_open(0);
+        self.reading(0.0);
+    }
+
     pub fn half_open(&self, count: u64) {
         self.half_open.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     pub fn reading(&self, seconds: f64) {
         self.reading.set(seconds);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_read_last_does_not_stay_once_nothing_is_read() {
+        let registry = Registry::new();
+        let metrics = PressureMetrics::new(&registry);
+        metrics.set(State::SynFlood, true);
+        metrics.rate("resets_sent", 77_900.0);
+        metrics.half_open(4097);
+        metrics.rest();
+        let families = registry.gather();
+        let shown: f64 = families
+            .iter()
+            .flat_map(prometheus::proto::MetricFamily::get_metric)
+            .map(|metric| metric.get_gauge().get_value())
+            .sum();
+        assert!(shown.abs() < f64::EPSILON, "{families:?}");
     }
 }

@@ -149,13 +149,17 @@ impl Host {
         })?
     }
 
+    /// What was dropped is counted from the host's start: once the queue is long enough, that says
+    /// nothing of it any more.
     fn netdev(&self) -> Option<Advice> {
         let now = self.netdev_max_backlog?;
-        let wanted = now.saturating_mul(2).max(NETDEV_BACKLOG);
+        if now >= NETDEV_BACKLOG {
+            return None;
+        }
         let reason = "Packets were dropped since a processor's queue of received ones was full \
                       (second column of /proc/net/softnet_stat).";
         (self.netdev_dropped? > 0)
-            .then(|| sysctl("net.core.netdev_max_backlog", now, wanted, reason))?
+            .then(|| sysctl("net.core.netdev_max_backlog", now, NETDEV_BACKLOG, reason))?
     }
 
     fn local_ports(&self) -> Option<Advice> {

@@ -40,6 +40,18 @@ fn a_good_host_and_one_that_says_nothing_need_nothing() {
     assert!(names(&Host::default()).is_empty());
 }
 
+/// Whoever did as advised is advised no further, though what was dropped before stays counted.
+#[test]
+fn advice_that_was_followed_is_not_given_again() {
+    let mut host = Host {
+        netdev_dropped: Some(1),
+        ..good()
+    };
+    let advice = host.advise(NEEDS);
+    host.netdev_max_backlog = advice.first().and_then(|one| one.wanted.parse().ok());
+    assert_eq!(names(&host), Vec::<&str>::new());
+}
+
 #[test]
 fn each_setting_that_is_off_is_advised_on_alone() {
     let cases: [Case; 11] = [

@@ -36,7 +36,7 @@ pub struct Standing {
     pub raised: Option<Nanos>,
     /// The last finding, with its moment.
     pub last: Option<(Nanos, Finding)>,
-    /// Where the first of the windows without a gap began in which it was found.
+    /// Where the first of the windows without a gap ended in which it was found.
     found_since: Option<Nanos>,
     /// Before this, that nothing is found says nothing: there was a time when nothing could be.
     known_since: Nanos,
@@ -150,9 +150,11 @@ impl Standing {
             self.found_since = None;
             return self.lower(now, quiet);
         };
-        let since = *self.found_since.get_or_insert(from);
+        let since = *self.found_since.get_or_insert(now);
         self.last = Some((now, finding.clone()));
-        if self.raised.is_some() || now.since(since) < RAISED_AFTER {
+        // Two windows that share nothing, or one as long as two: windows that overlap share a blip.
+        let is_steady = from >= since || now.since(from) >= RAISED_AFTER;
+        if self.raised.is_some() || !is_steady {
             return None;
         }
         self.raised = Some(now);

@@ -207,13 +207,19 @@ fn each_flood_raises_its_state_within_two_seconds_and_no_other() {
 }
 
 #[test]
-fn a_blip_raises_nothing() {
-    for (state, rates) in floods() {
-        let mut host = Host::new();
-        host.go_on(IDLE, 5_000);
-        let changes = host.go_on(rates, 250);
-        assert!(changes.is_empty(), "{state:?}");
-        assert!(host.go_on(IDLE, 10_000).is_empty(), "{state:?}");
+fn a_blip_raises_nothing_at_any_pace() {
+    for every in 100..=1_000 {
+        for (state, rates) in floods() {
+            let mut host = Host::new();
+            while host.at < 3_000 {
+                host.step(IDLE, every);
+            }
+            let mut changes = host.step(rates, every);
+            while host.at < 8_000 {
+                changes.extend(host.step(IDLE, every));
+            }
+            assert!(changes.is_empty(), "{state:?}, every {every} ms");
+        }
     }
 }
 
