@@ -11,6 +11,7 @@ pub(super) type Value = [u64; 3];
 
 const E2BIG: i32 = 7;
 const ENOSPC: i32 = 28;
+const ENOMEM: i32 = 12;
 
 pub(super) trait Table {
     fn read(&self) -> io::Result<Option<Value>>;
@@ -75,7 +76,9 @@ pub(super) fn put(table: &mut dyn Table, value: Value, room: bool) -> io::Result
     }
     match table.write(value) {
         Ok(()) => Ok(Put::Added),
-        Err(error) if matches!(error.raw_os_error(), Some(E2BIG | ENOSPC)) => Ok(Put::Full),
+        Err(error) if matches!(error.raw_os_error(), Some(E2BIG | ENOSPC | ENOMEM)) => {
+            Ok(Put::Full)
+        }
         Err(error) => Err(error),
     }
 }
