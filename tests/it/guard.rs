@@ -9,6 +9,7 @@ use crate::{
     },
     upgrade::Successor,
 };
+use nix::sched::{CloneFlags, unshare};
 use serde_json::Value;
 use std::{
     fs,
@@ -32,7 +33,9 @@ enum Met {
     Silence,
 }
 
-/// A namespace, and a veth pair into it.
+/// A namespace, and a veth pair into it from another: that of this thread, and of what it starts.
+/// Nothing is changed where other tests run; browsers, say, let go of their connections when an
+/// address comes or goes.
 struct Field {
     namespace: String,
     number: u32,
@@ -70,6 +73,8 @@ impl Field {
     fn make(&self) -> Result<(), String> {
         let (ns, n) = (&self.namespace, self.number);
         let (ours, theirs) = (format!("{ns}a"), format!("{ns}b"));
+        unshare(CloneFlags::CLONE_NEWNET).map_err(|error| format!("unshare: {error}"))?;
+        ip("link set lo up")?;
         ip(&format!("netns add {ns}"))?;
         ip(&format!(
             "link add {ours} type veth peer name {theirs} netns {ns}"
