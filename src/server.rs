@@ -69,14 +69,22 @@ pub fn run(path: &Path, workers: Option<NonZeroUsize>) -> ExitCode {
         }
     };
     install_crypto();
-    let config = match config::load(path) {
-        Ok(config) => config,
-        Err(errors) => {
-            eprint!("{errors}");
-            return ExitCode::FAILURE;
-        }
+    let load = || config::load(path).map_err(|errors| eprint!("{errors}"));
+    let Ok(mut config) = load() else {
+        return ExitCode::FAILURE;
     };
     origin.guard(&config);
+    if config.bans.kernel.is_some() {
+        // What it can't read without its rights it could not reload either: better said now.
+        let Ok(again) = load() else {
+            error!(
+                "with `bans.kernel` this process gives up the right to read what other users keep to \
+                 themselves: let its own user or group read these files"
+            );
+            return ExitCode::FAILURE;
+        };
+        config = again;
+    }
     let workers = workers
         .or_else(|| thread::available_parallelism().ok())
         .unwrap_or(NonZeroUsize::MIN);
@@ -303,8 +311,12 @@ impl Running {
         info!(grace = grace.as_secs(), "draining");
         self.readiness.send_replace(Readiness::Draining);
         if successor.is_some() {
-            // From now on the new process answers for both.
+            // From now on the new process answers for both, and speaks to the guard: what this one had
+            // banned there is not to outlast it.
             self.close.send_replace(true);
+            if let Some(below) = self.edge.below.get() {
+                below.close();
+            }
         } else {
             self.supervisor.stopping("draining");
             self.reloader.listeners().restore();

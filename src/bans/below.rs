@@ -5,7 +5,7 @@
 mod reflected;
 
 use super::{
-    Bans,
+    Bans, Feed,
     followers::{Change, Heard, Queue},
     net_of,
 };
@@ -279,8 +279,14 @@ impl Teller {
         // What changed before this is in the table.
         self.queue.take(Duration::ZERO);
         let began = Instant::now();
-        let told = self.state(client)?;
-        let first = client.report(&[])?;
+        let paused = self.shared.paused.lock();
+        let (told, first) = if *paused {
+            // Another process states what is to be dropped, maybe over this very stream.
+            (0, Report::default())
+        } else {
+            (self.state(client)?, client.report(&[])?)
+        };
+        drop(paused);
         *self.shared.status.lock() = Status {
             backend: Some(hello.backend.name()),
             interfaces: hello.interfaces.clone(),
@@ -322,11 +328,9 @@ impl Teller {
             return Ok(());
         }
         let now = clock::now();
-        let changes: Vec<_> = heard
-            .changes
-            .iter()
-            .map(|change| said(change, now))
-            .collect();
+        let feeds = self.bans.feeds();
+        let changes = heard.changes.iter().map(|change| said(change, now));
+        let changes: Vec<_> = changes.filter(|change| !is_fed(change, &feeds)).collect();
         if changes.is_empty() {
             return Ok(());
         }
@@ -370,8 +374,9 @@ impl Teller {
             told = told.saturating_add(bans.len());
             self.send_all(client, &bans)?;
         }
-        let now = clock::now();
         self.bans.each_part(|records| {
+            // The guard may have taken its time for the parts before.
+            let now = clock::now();
             let in_force = records
                 .iter()
                 .filter(|record| record.direct && now < record.until);
@@ -380,6 +385,7 @@ impl Teller {
                     network: net_of(record.prefix),
                     remaining: Some(record.until.since(now)),
                 })
+                .filter(|ban| !is_fed(ban, &feeds))
                 .collect();
             told = told.saturating_add(bans.len());
             self.send_all(client, &bans)
@@ -465,6 +471,17 @@ fn said(change: &Change, now: Nanos) -> guard::Change {
             network: net_of(*prefix),
         },
     }
+}
+
+/// Whether it is about a network that a feed names: that is dropped for as long as the feed does,
+/// whatever becomes of a ban of just the same network.
+fn is_fed(change: &guard::Change, feeds: &[Feed]) -> bool {
+    let (guard::Change::Ban { network, .. } | guard::Change::Unban { network }) = change else {
+        return false;
+    };
+    feeds
+        .iter()
+        .any(|feed| feed.networks.binary_search(network).is_ok())
 }
 
 #[cfg(test)]

@@ -90,7 +90,8 @@ pub fn settle(exchange: &mut Exchange, error: Option<&Error>) {
 
 /// Tells the client that its request failed; the status, or 0 when nobody was told.
 pub async fn answer(session: &mut Session, error: &Error, exchange: &mut Exchange) -> u16 {
-    if exchange.failure.is_none() {
+    // Where the connection is closed by decision nothing went wrong.
+    if exchange.failure.is_none() && !exchange.close {
         let (code, text) = report::of_client_error(error);
         exchange.fail(code, text);
     }

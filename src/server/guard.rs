@@ -11,7 +11,6 @@ use crate::{
     },
 };
 use rempart_kernel::{filter::Backend, rights};
-use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 use std::{
     collections::BTreeSet,
     io,
@@ -101,20 +100,10 @@ fn may(backend: KernelBackend) -> Result<(), String> {
     }
 }
 
-/// All capabilities but that to bind low ports.
+/// All capabilities but that to bind low ports, and the ways to get one back: threads that are started
+/// before the rest goes have no other either.
 fn reduce() {
-    let reduced = capabilities(None).and_then(|held| {
-        let kept = CapabilitySet::NET_BIND_SERVICE;
-        set_capabilities(
-            None,
-            CapabilitySets {
-                effective: held.effective & kept,
-                permitted: held.permitted & kept,
-                inheritable: CapabilitySet::empty(),
-            },
-        )
-    });
-    if let Err(error) = reduced {
+    if let Err(error) = rights::drop_all_but_low_ports() {
         error!(%error, "this process keeps rights that only a guard needs");
     }
 }

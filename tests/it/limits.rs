@@ -1,6 +1,7 @@
 //! What a flood meets: limits, bans, lists, rules; and what everyone else doesn't.
 
 use crate::harness::{Edge, Nginx, raw, wait_until};
+use serde_json::Value;
 use std::time::{Duration, Instant};
 
 fn start(policy: &str) -> (Nginx, Edge) {
@@ -332,6 +333,13 @@ fn each_rung_of_the_ladder_does_what_it_is_called() {
         assert_eq!(ask("/allow").status, 200, "dropping is not banning");
         assert_eq!(ask("/ban").status, 0);
         wait_until("the ban", 5, || ask("/allow").status == 0);
+    }
+    let closed = |line: &&Value| line["response"]["status"] == 0;
+    wait_until("both of each client in the log", 5, || {
+        edge.access_log().iter().filter(closed).count() >= 4
+    });
+    for line in edge.access_log().iter().filter(closed) {
+        assert!(line["error"].is_null(), "a decision is no error: {line}");
     }
     // Of each client: allow, delay and allow again reached the upstream, and nothing else did.
     assert_eq!(upstream.requests().len(), 6, "{:?}", upstream.requests());

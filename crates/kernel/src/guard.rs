@@ -39,7 +39,7 @@ use std::{
     os::{
         fd::AsFd,
         unix::{
-            fs::PermissionsExt,
+            fs::{FileTypeExt, PermissionsExt},
             net::{UnixListener, UnixStream},
         },
     },
@@ -135,6 +135,10 @@ fn listen(path: &Path, group: Option<&str>) -> io::Result<UnixListener> {
     };
     let group = group.map(gid).transpose()?;
     if path.exists() {
+        if !fs::metadata(path).map_err(failed)?.file_type().is_socket() {
+            let why = "something that is no socket is there";
+            return Err(failed(io::Error::new(io::ErrorKind::AlreadyExists, why)));
+        }
         if UnixStream::connect(path).is_ok() {
             let why = format!("another guard listens on {}", path.display());
             return Err(io::Error::new(io::ErrorKind::AddrInUse, why));

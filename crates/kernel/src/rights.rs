@@ -41,6 +41,12 @@ pub fn drop_all() -> io::Result<()> {
     keep(&CapsHashSet::new())
 }
 
+/// The same, but for the right to bind low ports.
+pub fn drop_all_but_low_ports() -> io::Result<()> {
+    prctl::set_no_new_privs()?;
+    keep(&CapsHashSet::from([Capability::CAP_NET_BIND_SERVICE]))
+}
+
 /// Becomes a user, who keeps what an open backend needs: nothing for XDP, whose maps are open;
 /// `CAP_NET_ADMIN` for nftables, which checks it with every message. Who is not root stays who he is.
 pub fn become_user(name: &str, backend: Backend) -> io::Result<()> {

@@ -69,6 +69,28 @@ fn the_guard_hears_of_every_direct_ban() {
 }
 
 #[test]
+fn a_ban_of_what_is_fed_does_not_end_the_feed_s() {
+    let fed: Vec<IpNet> = ["2001:db8::/32", "203.0.113.7/32", "1.0.0.0/24", "9.0.0.0/9"]
+        .map(|net| net.parse().unwrap())
+        .into();
+    let bans = Arc::new(Bans::default());
+    bans.feed(vec![Feed::new(&"drop".into(), &fed)]);
+    let below = Below::tell(&bans, Guard::Own(guard())).unwrap();
+    wait_for("the feed", || entries(&below) == 4);
+    for network in &fed {
+        bans.add(*network, HOUR, None, now()).unwrap();
+    }
+    // It says everything again.
+    below.resume();
+    for network in &fed {
+        bans.remove(*network, now());
+    }
+    bans.ban(client("198.51.100.1"), HOUR, LOGIN, now());
+    wait_for("another besides", || entries(&below) == 5);
+    below.close();
+}
+
+#[test]
 fn a_queue_that_overflows_is_a_statement() {
     let bans = Arc::new(Bans::with_capacity(400_000));
     let below = Below::tell(&bans, Guard::Own(guard())).unwrap();
@@ -79,6 +101,31 @@ fn a_queue_that_overflows_is_a_statement() {
     }
     below.resume();
     wait_for("all of them", || entries(&below) == 100_000);
+    below.close();
+}
+
+#[test]
+fn a_paused_one_that_finds_its_guard_again_states_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("guard.sock");
+    let bans = Arc::new(Bans::default());
+    bans.ban(client("203.0.113.1"), HOUR, LOGIN, now());
+    let below = Below::tell(&bans, Guard::Shared(path.clone())).unwrap();
+    below.pause();
+    let (stop, stopper) = pipe().unwrap();
+    let listener = UnixListener::bind(&path).unwrap();
+    let guard = thread::spawn(move || {
+        let filter = Box::new(Memory::new(Backend::Xdp, 1000));
+        let mut server = Server::new(filter, Vec::new(), Vec::new()).unwrap();
+        server.listen(listener).unwrap();
+        server.run(stop.as_fd()).unwrap();
+    });
+    wait_for("the guard", || below.status().backend.is_some());
+    assert_eq!(entries(&below), 0);
+    below.resume();
+    wait_for("the statement", || entries(&below) == 1);
+    drop(stopper);
+    guard.join().unwrap();
     below.close();
 }
 

@@ -63,10 +63,12 @@ fn whatever_the_number_of_workers_nothing_is_lost() {
             let own: BTreeSet<_> = worker.addresses().unwrap().into_iter().collect();
             assert_eq!(own, bound, "each worker hears on all");
         }
-        let ours = clients
+        // Before they are accepted, and closed.
+        let ours: BTreeSet<_> = clients
             .iter()
-            .map(|client| (client.peer_addr().unwrap(), client.local_addr().unwrap()));
-        assert_eq!(accept_all(&taken), ours.collect(), "{before} to {after}");
+            .map(|client| (client.peer_addr().unwrap(), client.local_addr().unwrap()))
+            .collect();
+        assert_eq!(accept_all(&taken), ours, "{before} to {after}");
         // And on to the next: every socket, those that were opened further included.
         let sockets = new.duplicate().unwrap();
         let count: usize = sockets.iter().map(|group| group.sockets.len()).sum();

@@ -45,7 +45,8 @@ impl Nftables {
     /// Makes the table. An error says why not.
     pub fn attach(ports: &Ports, capacity: u32) -> io::Result<Self> {
         let mut netlink = Netlink::open()?;
-        let rules = Rules::new(format!("rempart-{}", std::process::id()));
+        // Mostly the process's id; but processes of two containers may have the same.
+        let rules = Rules::new(format!("rempart-{}", netlink.port()));
         netlink.transact(&rules.table(ports)).map_err(|error| {
             io::Error::new(
                 error.kind(),

@@ -74,11 +74,16 @@ impl Xdp {
         let bans = capacity.max(1);
         let mut loader = EbpfLoader::new();
         loader.btf(None);
-        for map in ["exact_v4", "exact_v6", "wide_v4", "wide_v6"] {
+        for map in ["exact_v4", "exact_v6"] {
             loader.map_max_entries(map, bans);
         }
+        for map in ["wide_v4", "wide_v6"] {
+            // Before Linux 6.13 a change takes the room of one more.
+            loader.map_max_entries(map, bans.saturating_add(1));
+        }
         for map in ["protected_v4", "protected_v6"] {
-            loader.map_max_entries(map, MAX_PROTECTED);
+            // All that is new comes before all that was there goes.
+            loader.map_max_entries(map, 2 * MAX_PROTECTED);
         }
         let mut ebpf = loader
             .load(OBJECT)

@@ -18,6 +18,8 @@ use std::{
 
 /// How long the guard may take to read or to say something.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long one that was just started may take to open its filter: some drivers restart for it.
+const OPENING: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 pub struct Client {
@@ -35,20 +37,26 @@ impl Client {
             let why = format!("no guard answers on {}: {error}", path.display());
             io::Error::new(error.kind(), why)
         })?;
-        Self::over(UnixStream::from(OwnedFd::from(socket)))
+        Self::greet(UnixStream::from(OwnedFd::from(socket)), PATIENCE)
     }
 
     /// To a guard at the other end of a stream; also of one that another process spoke over before.
     pub fn over(stream: UnixStream) -> io::Result<Self> {
+        Self::greet(stream, OPENING)
+    }
+
+    fn greet(stream: UnixStream, patience: Duration) -> io::Result<Self> {
         stream.set_nonblocking(false)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(patience))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         let hello = Request::Hello {
             magic: MAGIC,
             version: VERSION,
         };
         write(&stream, &protocol::frame(&hello)?)?;
-        match read(&stream)? {
+        let reply = read(&stream)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        match reply {
             Reply::Hello(hello) => Ok(Self { stream, hello }),
             other => Err(unexpected(other)),
         }
@@ -138,8 +146,7 @@ fn read(mut stream: &UnixStream) -> io::Result<Reply> {
 fn slow(error: io::Error) -> io::Error {
     match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-            let why = format!("the guard did not answer within {} s", PATIENCE.as_secs());
-            io::Error::new(io::ErrorKind::TimedOut, why)
+            io::Error::new(io::ErrorKind::TimedOut, "the guard did not answer in time")
         }
         io::ErrorKind::UnexpectedEof => io::Error::new(error.kind(), "the guard hung up"),
         _ => error,

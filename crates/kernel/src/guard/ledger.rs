@@ -106,6 +106,11 @@ impl Ledger {
         due.into_iter().map(|(_, network)| network).collect()
     }
 
+    /// Whether something ended that was not let go of yet.
+    pub(super) fn is_due(&self, now: Nanos) -> bool {
+        self.ends.first().is_some_and(|end| end.0 <= now)
+    }
+
     /// For a network that the filter had no room for.
     pub(super) fn forget_network(&mut self, network: IpNet) {
         self.restate(network, Vec::clear);
@@ -197,7 +202,9 @@ mod tests {
         ledger.ban(1, 0, ban("192.0.2.3/32", None));
         ledger.ban(2, 0, ban("192.0.2.1/32", Some(30)));
         assert_eq!(ledger.ended(19, 10), []);
+        assert!(!ledger.is_due(19) && ledger.is_due(20));
         assert_eq!(ledger.ended(20, 10), [net("192.0.2.2/32")]);
+        assert!(!ledger.is_due(29) && ledger.is_due(30));
         assert_eq!(ledger.ended(30, 10), [net("192.0.2.1/32")]);
         assert_eq!(ledger.ended(Nanos::MAX, 10), []);
         assert_eq!(ledger.len(), 1);

@@ -175,6 +175,7 @@ impl Server {
                 .map(|one| PollFd::new(one.descriptor(), one.interest())),
         );
         let busy = !self.releases.is_empty()
+            || self.ledger.is_due(now())
             || self
                 .sessions
                 .iter()

@@ -73,7 +73,9 @@ fn default_v4(routes: &str) -> impl Iterator<Item = (&str, IpAddr)> {
         let gateway = u32::from_str_radix(gateway, 16).ok()?;
         // In the byte order of the host, as the kernel prints them.
         let gateway = IpAddr::from(gateway.to_ne_bytes());
-        (to == "00000000" && mask == "00000000").then_some((interface, gateway))
+        let default = to == "00000000" && mask == "00000000";
+        // A route that forbids has none.
+        (default && interface != "*").then_some((interface, gateway))
     })
 }
 
@@ -110,7 +112,8 @@ mod tests {
     fn default_routes_are_read() {
         let v4 = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n\
             eth0\t00000000\t0100000A\t0003\t0\t0\t0\t00000000\t0\t0\t0\n\
-            eth0\t0000000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n";
+            eth0\t0000000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n\
+            *\t00000000\t00000000\t0201\t0\t0\t9999\t00000000\t0\t0\t0\n";
         let found: Vec<_> = default_v4(v4).collect();
         assert_eq!(
             found,

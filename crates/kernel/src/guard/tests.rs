@@ -1,7 +1,7 @@
 //! The guard and its client over a socket pair, in front of a filter in memory.
 
 use super::{
-    Change, Client, Server,
+    Change, Client, Server, listen,
     protocol::{self, MAGIC, MAX_CHANGES, MAX_FRAME, Request},
 };
 use crate::filter::{Backend, memory::Memory};
@@ -288,4 +288,35 @@ fn one_that_stalls_or_floods_holds_up_nobody() {
         String::from_utf8_lossy(&said).contains("for too long"),
         "{said:?}"
     );
+}
+
+#[test]
+fn only_a_socket_makes_room_for_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("guard.sock");
+    std::fs::write(&path, "somebody's").unwrap();
+    let error = listen(&path, None).unwrap_err().to_string();
+    assert!(error.contains("no socket is there"), "{error}");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "somebody's");
+}
+
+#[test]
+fn what_ended_makes_room_at_once() {
+    let guard = Guard::start(2);
+    let mut client = guard.client();
+    let short = Duration::from_millis(5);
+    client
+        .send(&[
+            ban("192.0.2.1/32", Some(short)),
+            ban("192.0.2.2/32", Some(short)),
+        ])
+        .unwrap();
+    client.report(&[]).unwrap();
+    // They have ended by then, and nothing else woke the guard.
+    thread::sleep(short);
+    client
+        .send(&[ban("192.0.2.3/32", None), ban("192.0.2.4/32", None)])
+        .unwrap();
+    let report = client.report(&[]).unwrap();
+    assert_eq!((report.entries, report.refused), (2, 0));
 }

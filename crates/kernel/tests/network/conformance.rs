@@ -7,7 +7,9 @@ use crate::{
 use ipnet::IpNet;
 use libtest_mimic::Failed;
 use nix::time::{ClockId, clock_gettime};
-use rempart_kernel::filter::{self, Backend, Ban, Filter, Nanos, Ports, memory::Memory};
+use rempart_kernel::filter::{
+    self, Backend, Ban, Filter, MAX_PROTECTED, Nanos, Ports, memory::Memory,
+};
 use std::{
     net::{IpAddr, Ipv4Addr, TcpListener},
     time::Duration,
@@ -111,8 +113,17 @@ pub fn in_the_kernel() -> Vec<Story> {
         a_connection_fails_and_comes_about_again,
         other_ports_stay_open_unless_all_are_covered,
         parts_of_a_datagram_do_not_slip_through,
-        a_hundred_thousand_bans_are_loaded
+        a_hundred_thousand_bans_are_loaded,
+        as_much_is_protected_as_may_be
     );
+    // An interface has room for one program; there may be any number of tables.
+    stories.push((
+        "conformance::nftables::another_is_opened_beside_it".into(),
+        || {
+            another_is_opened_beside_it(&mut subject(Backend::Nftables, CAPACITY));
+            Ok(())
+        },
+    ));
     stories
 }
 
@@ -409,4 +420,47 @@ fn a_hundred_thousand_bans_are_loaded(small: &mut Subject) {
     let networks: Vec<_> = bans.iter().map(|ban| ban.network).collect();
     subject.filter.unban(&networks).unwrap();
     assert!(subject.arrives("10.1.134.159"));
+}
+
+/// Every other address of so many, so that no two make one network.
+fn apart(first: [u8; 4], count: u32) -> Vec<IpNet> {
+    let first = u32::from(Ipv4Addr::from(first));
+    let addresses = (0..count).map(|n| IpAddr::from(Ipv4Addr::from(first + 2 * n)));
+    addresses.map(IpNet::from).collect()
+}
+
+fn as_much_is_protected_as_may_be(subject: &mut Subject) {
+    let mut networks = apart([10, 0, 0, 0], MAX_PROTECTED);
+    subject.filter.protect(&networks).unwrap();
+    ban(subject, "10.0.0.0/8", None);
+    assert!(subject.arrives("10.0.0.0"));
+    assert!(!subject.arrives("10.0.0.1"));
+    assert!(subject.arrives("10.1.255.254"));
+    // All of them are others now.
+    networks = apart([10, 64, 0, 0], MAX_PROTECTED);
+    subject.filter.protect(&networks).unwrap();
+    assert!(!subject.arrives("10.0.0.0"));
+    assert!(subject.arrives("10.64.0.0"));
+    // Neighbours that are not one network.
+    networks = vec![net("10.0.0.1/32"), net("10.0.0.2/32"), net("10.0.0.3/32")];
+    subject.filter.protect(&networks).unwrap();
+    assert!(!subject.arrives("10.0.0.0"));
+    assert!(subject.arrives("10.0.0.1"));
+    assert!(subject.arrives("10.0.0.2"));
+    assert!(subject.arrives("10.0.0.3"));
+    assert!(!subject.arrives("10.0.0.4"));
+}
+
+fn another_is_opened_beside_it(subject: &mut Subject) {
+    let wanted = wanted(Backend::Nftables, Ports::All, CAPACITY);
+    let (mut other, _) = filter::open(&wanted).unwrap();
+    other
+        .ban(&[Ban {
+            network: net("192.0.2.7/32"),
+            until: None,
+        }])
+        .unwrap();
+    assert!(!subject.arrives("192.0.2.7"));
+    drop(other);
+    assert!(subject.arrives("192.0.2.7"));
 }

@@ -11,7 +11,10 @@ use netlink_sys::{Socket, SocketAddr};
 use nix::{
     errno::Errno,
     sys::{
-        socket::{setsockopt, sockopt::ReceiveTimeout},
+        socket::{
+            setsockopt,
+            sockopt::{ReceiveTimeout, SndBufForce},
+        },
         time::TimeVal,
     },
 };
@@ -24,6 +27,8 @@ const HEADER: usize = 16;
 const FAMILY: usize = 4;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
+/// Bytes of a transaction: the largest replaces all that is protected, and must take effect at once.
+const LARGEST: usize = 8 * 1024 * 1024;
 /// How long the kernel may take to answer.
 const PATIENCE_S: i64 = 10;
 
@@ -32,6 +37,8 @@ pub(super) type Message = (NfTablesMessage, u16);
 
 pub(super) struct Netlink {
     socket: Socket,
+    /// Of the socket, and of no other in this network namespace.
+    port: u32,
     sequence: u32,
 }
 
@@ -41,14 +48,21 @@ type Answer = Vec<u8>;
 impl Netlink {
     pub(super) fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_NETFILTER)?;
-        socket.bind_auto()?;
+        let port = socket.bind_auto()?.port_number();
         socket.connect(&SocketAddr::new(0, 0))?;
         socket.set_cap_ack(true)?;
         setsockopt(&socket, ReceiveTimeout, &TimeVal::new(PATIENCE_S, 0))?;
+        // Without the right to, the first transaction says so.
+        let _ = setsockopt(&socket, SndBufForce, &LARGEST);
         Ok(Self {
             socket,
+            port,
             sequence: 0,
         })
+    }
+
+    pub(super) fn port(&self) -> u32 {
+        self.port
     }
 
     /// All of these take effect, or none does.

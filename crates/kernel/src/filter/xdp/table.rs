@@ -9,15 +9,13 @@ use std::io;
 /// Until when (0: no end), hits, length of the prefix.
 pub(super) type Value = [u64; 3];
 
-const NO_EXIST: u64 = 1;
-const EXIST: u64 = 2;
-const EEXIST: i32 = 17;
 const E2BIG: i32 = 7;
 const ENOSPC: i32 = 28;
+const ENOMEM: i32 = 12;
 
 pub(super) trait Table {
     fn read(&self) -> io::Result<Option<Value>>;
-    fn write(&mut self, value: Value, flags: u64) -> io::Result<()>;
+    fn write(&mut self, value: Value) -> io::Result<()>;
     /// False if there was nothing.
     fn remove(&mut self) -> io::Result<bool>;
 }
@@ -33,8 +31,8 @@ impl<K: Pod> Table for Hash<'_, K> {
         found(self.0.get(&self.1, 0))
     }
 
-    fn write(&mut self, value: Value, flags: u64) -> io::Result<()> {
-        self.0.insert(self.1, value, flags).map_err(error)
+    fn write(&mut self, value: Value) -> io::Result<()> {
+        self.0.insert(self.1, value, 0).map_err(error)
     }
 
     fn remove(&mut self) -> io::Result<bool> {
@@ -49,8 +47,8 @@ impl<K: Pod> Table for Trie<'_, K> {
         Ok(value.filter(|[_, _, length]| *length == u64::from(self.1.prefix_len())))
     }
 
-    fn write(&mut self, value: Value, flags: u64) -> io::Result<()> {
-        self.0.insert(&self.1, value, flags).map_err(error)
+    fn write(&mut self, value: Value) -> io::Result<()> {
+        self.0.insert(&self.1, value, 0).map_err(error)
     }
 
     fn remove(&mut self) -> io::Result<bool> {
@@ -67,23 +65,22 @@ pub(super) enum Put {
 
 /// Adds a ban if there is room, or changes until when one holds that is there; its hits stay.
 pub(super) fn put(table: &mut dyn Table, value: Value, room: bool) -> io::Result<Put> {
-    if room {
-        match table
-            .write(value, NO_EXIST)
-            .map_err(|error| (error.raw_os_error(), error))
-        {
-            Ok(()) => return Ok(Put::Added),
-            Err((Some(EEXIST), _)) => {}
-            Err((Some(E2BIG | ENOSPC), _)) => return Ok(Put::Full),
-            Err((_, error)) => return Err(error),
-        }
-    }
-    let Some([_, hits, _]) = table.read()? else {
-        return Ok(Put::Full);
-    };
     let [until, _, length] = value;
-    table.write([until, hits, length], EXIST)?;
-    Ok(Put::Changed)
+    // Asked first: tries heed the flags of an update only since Linux 6.13.
+    if let Some([_, hits, _]) = table.read()? {
+        table.write([until, hits, length])?;
+        return Ok(Put::Changed);
+    }
+    if !room {
+        return Ok(Put::Full);
+    }
+    match table.write(value) {
+        Ok(()) => Ok(Put::Added),
+        Err(error) if matches!(error.raw_os_error(), Some(E2BIG | ENOSPC | ENOMEM)) => {
+            Ok(Put::Full)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn found<T>(result: Result<T, MapError>) -> io::Result<Option<T>> {
@@ -102,5 +99,41 @@ pub(super) fn error(error: MapError) -> io::Error {
     match error {
         MapError::SyscallError(error) => error.io_error,
         other => io::Error::other(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the tries of older kernels: writes whatever was there.
+    #[derive(Default)]
+    struct Heedless(Option<Value>);
+
+    impl Table for Heedless {
+        fn read(&self) -> io::Result<Option<Value>> {
+            Ok(self.0)
+        }
+
+        fn write(&mut self, value: Value) -> io::Result<()> {
+            self.0 = Some(value);
+            Ok(())
+        }
+
+        fn remove(&mut self) -> io::Result<bool> {
+            Ok(self.0.take().is_some())
+        }
+    }
+
+    #[test]
+    fn what_is_there_is_changed_and_not_added_again() {
+        let mut table = Heedless::default();
+        assert_eq!(put(&mut table, [10, 0, 24], false).unwrap(), Put::Full);
+        assert_eq!(put(&mut table, [10, 0, 24], true).unwrap(), Put::Added);
+        table.0 = Some([10, 7, 24]);
+        for room in [true, false] {
+            assert_eq!(put(&mut table, [20, 0, 24], room).unwrap(), Put::Changed);
+            assert_eq!(table.0, Some([20, 7, 24]));
+        }
     }
 }

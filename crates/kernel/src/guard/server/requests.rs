@@ -100,6 +100,13 @@ impl Server {
                             .extend(self.ledger.keep_since(session.id, round));
                         taken = self.ledger.ban(session.id, session.round, ban);
                     }
+                    if !taken {
+                        // What ended since the last turn needs its room no more.
+                        let ended = self.ledger.ended(now, MAX_CHANGES);
+                        taken =
+                            !ended.is_empty() && self.ledger.ban(session.id, session.round, ban);
+                        touched.extend(ended);
+                    }
                     if taken {
                         touched.insert(network);
                     } else {
