@@ -124,9 +124,11 @@ impl Conduct {
     fn find(&self, client: Prefix) -> (u32, &[AtomicU64]) {
         let (fingerprint, within) = split(self.hasher.hash_one(client));
         let site = Prefix::of(client.address(), SITE);
-        let (first, _) = split(self.hasher.hash_one(site));
+        let (_, first) = split(self.hasher.hash_one(site));
         let index = |part| usize::try_from(part).unwrap_or(0);
-        let at = index(first).wrapping_add(index(within) % SETS_OF_A_SITE) % SETS;
+        // Of bits that the fingerprint does not have, also where the site is the client itself: it would
+        // tell less of the clients that share a set.
+        let at = index(first).wrapping_add(index(within >> 16) % SETS_OF_A_SITE) % SETS;
         let set = self.sets.get(at).map_or(&[][..], |set| &set[..]);
         (fingerprint, set)
     }
