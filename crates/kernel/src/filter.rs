@@ -124,6 +124,11 @@ pub trait Filter {
     /// How many bans there is room for.
     fn capacity(&self) -> u32;
 
+    /// An error when it has lost its place and drops nothing any more.
+    fn check(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Bans, or changes until when. Gives those that found no room and are not in force.
     fn ban(&mut self, bans: &[Ban]) -> io::Result<Vec<IpNet>>;
 

@@ -12,6 +12,7 @@ use aya::{
     programs::{TestRun, TestRunOptions, Xdp as Program, XdpMode, links::FdLink},
 };
 use ipnet::IpNet;
+use nix::{errno::Errno, net::if_::if_nametoindex};
 use std::{collections::BTreeSet, io, time::Duration};
 use table::{Hash, Put, Table, Trie, Value};
 
@@ -22,7 +23,8 @@ const COVERED: u8 = 0x80;
 const XDP_PASS: u32 = 2;
 
 pub struct Xdp {
-    interfaces: Vec<String>,
+    /// With the numbers under which they were attached to.
+    interfaces: Vec<(String, u32)>,
     capacity: u32,
     /// Bans in each map, in the order of the program's settings.
     held: [u32; 4],
@@ -95,7 +97,7 @@ impl Xdp {
         let mut port_table: Array<MapData, [u8; 65536]> = map(&mut ebpf, "port_table")?;
         port_table.set(0, *table(ports)?, 0).map_err(table::error)?;
         let mut filter = Self {
-            interfaces: interfaces.to_vec(),
+            interfaces: Vec::new(),
             capacity,
             held: [0; 4],
             every_port: matches!(ports, Ports::All),
@@ -129,6 +131,8 @@ impl Xdp {
             // Only a link by descriptor goes with the process; another kind is detached again here.
             let link = FdLink::try_from(link).map_err(|error| failed(&what, &error))?;
             self.links.push(link);
+            self.interfaces
+                .push((interface.clone(), if_nametoindex(interface.as_str())?));
         }
         Ok(())
     }
@@ -188,11 +192,28 @@ impl Filter for Xdp {
     }
 
     fn interfaces(&self) -> Vec<String> {
-        self.interfaces.clone()
+        let names = self.interfaces.iter().map(|(name, _)| name.clone());
+        names.collect()
     }
 
     fn capacity(&self) -> u32 {
         self.capacity
+    }
+
+    /// A link goes with its interface, and one of the same name that comes later has none.
+    fn check(&self) -> io::Result<()> {
+        let gone = |(name, then): &&(String, u32)| match if_nametoindex(name.as_str()) {
+            Ok(now) => now != *then,
+            // Any other error says nothing of the interface.
+            Err(error) => error == Errno::ENODEV,
+        };
+        match self.interfaces.iter().find(gone) {
+            None => Ok(()),
+            Some((name, _)) => Err(io::Error::other(format!(
+                "xdp: the interface {name} that it was attached to is gone: start the guard again \
+                 when it is there"
+            ))),
+        }
     }
 
     fn ban(&mut self, bans: &[Ban]) -> io::Result<Vec<IpNet>> {

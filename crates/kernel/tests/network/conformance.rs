@@ -116,6 +116,13 @@ pub fn in_the_kernel() -> Vec<Story> {
         a_hundred_thousand_bans_are_loaded,
         as_much_is_protected_as_may_be
     );
+    stories.push((
+        "conformance::xdp::an_interface_that_is_made_anew_is_noticed".into(),
+        || {
+            an_interface_that_is_made_anew_is_noticed(&subject(Backend::Xdp, CAPACITY));
+            Ok(())
+        },
+    ));
     // An interface has room for one program; there may be any number of tables.
     stories.push((
         "conformance::nftables::another_is_opened_beside_it".into(),
@@ -463,4 +470,11 @@ fn another_is_opened_beside_it(subject: &mut Subject) {
     assert!(!subject.arrives("192.0.2.7"));
     drop(other);
     assert!(subject.arrives("192.0.2.7"));
+}
+
+fn an_interface_that_is_made_anew_is_noticed(subject: &Subject) {
+    subject.filter.check().unwrap();
+    subject.field.make_the_interface_anew();
+    let error = subject.filter.check().unwrap_err().to_string();
+    assert!(error.contains("interface edge"), "{error}");
 }

@@ -207,6 +207,16 @@ impl Field {
         })
     }
 
+    /// Another one of the same name takes the place of the host's interface.
+    pub fn make_the_interface_anew(&self) {
+        let host = self.host.as_str();
+        ip(&["-n", host, "link", "del", INTERFACE]).unwrap();
+        ip(&[
+            "-n", host, "link", "add", INTERFACE, "type", "veth", "peer", "other",
+        ])
+        .unwrap();
+    }
+
     /// What `ip` says of the host's interface.
     pub fn interface(&self) -> String {
         let shown = Command::new("ip")

@@ -5,8 +5,8 @@ use crate::filter::Nanos;
 use std::io;
 use tracing::{info, warn};
 
-/// Clients that are gone and whose bans stay for a while.
-const MAX_DEPARTED: usize = 32;
+/// Clients that are gone and whose bans stay for a while: the pods of a node, not a proxy that crashes again and again.
+const MAX_DEPARTED: usize = 8;
 /// How long: a proxy that restarts comes back and says its bans again.
 const DEPARTED_STAY: Nanos = 30_000_000_000;
 /// How often the host's addresses, gateways and name servers are read again.
@@ -21,6 +21,7 @@ impl Server {
             && surroundings.again <= now
         {
             surroundings.again = now.saturating_add(SURROUNDINGS_EVERY);
+            self.filter.check()?;
             match (surroundings.read)() {
                 Ok(networks) if networks != surroundings.networks => {
                     surroundings.networks = networks;
