@@ -5,7 +5,8 @@ use crate::filter::Nanos;
 use std::io;
 use tracing::{info, warn};
 
-/// Clients that are gone and whose bans stay for a while: the pods of a node, not a proxy that crashes again and again.
+/// Clients that are gone and whose bans stay for a while: the pods of a node, and not each life of one
+/// that crashes again and again.
 const MAX_DEPARTED: usize = 8;
 /// How long: a proxy that restarts comes back and says its bans again.
 const DEPARTED_STAY: Nanos = 30_000_000_000;
