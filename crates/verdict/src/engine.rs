@@ -76,7 +76,7 @@ pub(crate) fn decide(policy: &Policy, facts: &Facts<'_>, now: Nanos) -> Decision
         let Some(limit) = policy.limits.get(index) else {
             continue;
         };
-        if !policy.applies(index, facts.pressure) {
+        if !limit.during.is_empty() && !limit.during.meets(facts.pressure) {
             continue;
         }
         let judgement = limit.guard.judge(&case);

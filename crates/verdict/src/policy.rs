@@ -180,6 +180,8 @@ pub(crate) struct Member<G> {
     pub(crate) source: Source,
     pub(crate) name: Arc<str>,
     pub(crate) mode: Mode,
+    /// See [`LimitSpec::during`]; lists and rules have none.
+    pub(crate) during: States,
     pub(crate) guard: G,
 }
 
@@ -230,6 +232,7 @@ impl Policy {
                 source: Source::Limit,
                 name: Arc::clone(&limit.name),
                 mode: limit.mode,
+                during: limit.during,
                 guard: Limit::build(limit, previous.and_then(|old| old.counters_of(limit))),
             })
             .collect();
@@ -243,6 +246,7 @@ impl Policy {
                     source: Source::List,
                     name: Arc::clone(&list.name),
                     mode: list.mode,
+                    during: States::NONE,
                     guard: List { index, then },
                 })
             })
@@ -263,6 +267,7 @@ impl Policy {
                     source: Source::Rule,
                     name: rule.name,
                     mode: rule.mode,
+                    during: States::NONE,
                     guard: Rule {
                         when: rule.when,
                         then: at_once(rule.then),
@@ -291,15 +296,6 @@ impl Policy {
     #[must_use]
     pub fn limits(&self) -> &[LimitSpec] {
         &self.specs
-    }
-
-    /// Whether a limit counts while this is raised.
-    pub(crate) fn applies(&self, limit: usize, raised: States) -> bool {
-        let during = self
-            .specs
-            .get(limit)
-            .map_or(States::NONE, |spec| spec.during);
-        during.is_empty() || during.meets(raised)
     }
 
     /// Indexes of the bulkheads that a request of this route passes, in the configuration's order.
