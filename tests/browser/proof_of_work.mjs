@@ -139,7 +139,8 @@ await run({
     await tabTo(page, page.locator('button[value=question]'));
     await page.unroute('**/.rempart/challenge');
     const posted = page.waitForRequest('**/.rempart/challenge');
-    await page.keyboard.press('Enter');
+    // The page goes away under the key, which the browser does not always answer for then.
+    page.keyboard.press('Enter').catch(() => {});
     const form = new URLSearchParams((await posted).postData());
     assert.equal(form.get('instead'), 'question');
     assert.ok(form.get('token').length > 100);
