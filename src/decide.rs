@@ -12,12 +12,12 @@ use crate::{
     clock,
     edge::Edge,
     exchange::Arrival,
-    forward::target::Target,
+    forward::target::{self, Target},
     identify,
     record::metrics::Metrics,
     reply::{RateLimit, Reply, wants_html},
 };
-use http::{HeaderMap, StatusCode, Uri, header, uri::PathAndQuery};
+use http::{HeaderMap, StatusCode, header};
 use pingora_http::RequestHeader;
 use std::{sync::OnceLock, time::Duration};
 use verdict::{
@@ -63,10 +63,27 @@ pub fn is_banned(edge: &Edge, arrival: &Arrival) -> bool {
 
 /// Judges the request and carries out the effects: bans, waits, challenges, refusals.
 pub async fn decide(edge: &Edge, suspect: Suspect<'_>) -> (Decision, Next) {
-    let ladder = ByRisk::new(edge, &suspect);
+    let shown = shown(&suspect);
+    if let Some(shown) = shown {
+        let worth = shown.map_or_else(Fault::name, |_| "good");
+        edge.recorder.metrics().clearance(worth);
+    }
+    let ladder = ByRisk {
+        edge,
+        suspect: &suspect,
+        clearance: shown.and_then(Result::ok),
+        signs: OnceLock::new(),
+    };
     let decision = judge(&ladder);
     let next = carry_out(&ladder, &decision).await;
     (decision, next)
+}
+
+/// What the request's clearance is worth, if it shows one.
+fn shown(suspect: &Suspect<'_>) -> Option<Result<Rung, Fault>> {
+    let arrival = suspect.arrival;
+    let bearer = arrival.bearer(&suspect.request.headers, &suspect.target.host);
+    arrival.generation.challenges.clearances().shown(&bearer)
 }
 
 fn judge(ladder: &ByRisk<'_>) -> Decision {
@@ -198,18 +215,11 @@ fn is_reserved(path: &[u8]) -> bool {
         && std::str::from_utf8(path).is_ok_and(Challenges::is_reserved)
 }
 
-/// What is asked for by the absolute form of a target (RFC 9112, 3.2.2).
-fn of_absolute_form(uri: &Uri) -> &str {
-    let target = uri.path_and_query().map(PathAndQuery::as_str);
-    target
-        .filter(|target| target.starts_with('/'))
-        .unwrap_or("/")
-}
-
 /// The request as a challenge sees it.
 #[must_use]
 pub fn visit<'a>(suspect: &Suspect<'a>) -> Visit<'a> {
-    let raw = std::str::from_utf8(suspect.request.raw_path()).unwrap_or_default();
+    let origin = target::origin(suspect.request).unwrap_or_default();
+    let origin = std::str::from_utf8(origin).unwrap_or_default();
     Visit {
         client: suspect.arrival.client.prefix,
         network: suspect.arrival.client.network,
@@ -217,11 +227,7 @@ pub fn visit<'a>(suspect: &Suspect<'a>) -> Visit<'a> {
         method: &suspect.request.method,
         headers: &suspect.request.headers,
         host: &suspect.target.host,
-        target: if raw.starts_with('/') {
-            raw
-        } else {
-            of_absolute_form(&suspect.request.uri)
-        },
+        target: if origin.starts_with('/') { origin } else { "/" },
         replay: "",
         secure: suspect.arrival.connection.tls.is_some(),
         html: wants_html(&suspect.request.headers),
@@ -254,23 +260,7 @@ struct ByRisk<'a> {
     signs: OnceLock<Signs>,
 }
 
-impl<'a> ByRisk<'a> {
-    fn new(edge: &'a Edge, suspect: &'a Suspect<'a>) -> Self {
-        let arrival = suspect.arrival;
-        let bearer = arrival.bearer(&suspect.request.headers, &suspect.target.host);
-        let shown = arrival.generation.challenges.clearances().shown(&bearer);
-        if let Some(shown) = shown {
-            let result = shown.map_or_else(Fault::name, |_| "good");
-            edge.recorder.metrics().clearance(result);
-        }
-        Self {
-            edge,
-            suspect,
-            clearance: shown.and_then(Result::ok),
-            signs: OnceLock::new(),
-        }
-    }
-
+impl ByRisk<'_> {
     fn risk(&self, reason: Reason) -> Risk {
         Risks::weigh(*self.signs.get_or_init(|| self.signs()), reason)
     }

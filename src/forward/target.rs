@@ -87,7 +87,8 @@ fn cut(origin: &[u8]) -> (&[u8], &[u8]) {
 }
 
 /// Path with query; `None` for targets that are not forwarded (RFC 9112, 3.2).
-fn origin(request: &RequestHeader) -> Option<&[u8]> {
+#[must_use]
+pub fn origin(request: &RequestHeader) -> Option<&[u8]> {
     let raw = request.raw_path();
     match raw.first() {
         Some(b'/') => Some(raw),
