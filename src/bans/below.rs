@@ -13,13 +13,13 @@ use crate::clock;
 use ipnet::IpNet;
 use parking_lot::Mutex;
 use reflected::Reflections;
-use rempart_kernel::filter::Reflector;
-use rempart_kernel::guard::{
-    self, Client, Report,
-    protocol::{MAX_CHANGES, MAX_PROTECTED},
+use rempart_kernel::{
+    filter::Reflector,
+    guard::{self, Client, Report, protocol::MAX_PROTECTED},
 };
 use serde::Serialize;
 use std::{
+    cell::RefCell,
     collections::HashMap,
     io,
     os::unix::net::UnixStream,
@@ -112,7 +112,7 @@ impl Below {
             bans: Arc::clone(bans),
             queue: Arc::clone(&queue),
             shared: Arc::clone(&shared),
-            reflections: Mutex::default(),
+            reflections: RefCell::default(),
         };
         let thread = thread::Builder::new()
             .name("bans-below".into())
@@ -191,7 +191,7 @@ struct Teller {
     bans: Arc<Bans>,
     queue: Arc<Queue>,
     shared: Arc<Shared>,
-    reflections: Mutex<Reflections>,
+    reflections: RefCell<Reflections>,
 }
 
 impl Teller {
@@ -280,11 +280,11 @@ impl Teller {
         self.queue.take(Duration::ZERO);
         let began = Instant::now();
         let paused = self.shared.paused.lock();
+        // Else another process states what is to be dropped, maybe over this very stream.
         let (told, first) = if *paused {
-            // Another process states what is to be dropped, maybe over this very stream.
-            (0, Report::default())
+            (None, Report::default())
         } else {
-            (self.state(client)?, client.report(&[])?)
+            (Some(self.state(client)?), client.report(&[])?)
         };
         drop(paused);
         *self.shared.status.lock() = Status {
@@ -295,11 +295,13 @@ impl Teller {
             ..Status::default()
         };
         self.note(&first);
-        tracing::info!(
-            backend = hello.backend.name(), interfaces = ?hello.interfaces, networks = told,
-            milliseconds = began.elapsed().as_millis(),
-            "bans are in force below the socket"
-        );
+        if let Some(networks) = told {
+            tracing::info!(
+                backend = hello.backend.name(), interfaces = ?hello.interfaces, networks,
+                milliseconds = began.elapsed().as_millis(),
+                "bans are in force below the socket"
+            );
+        }
         let mut looked = Instant::now();
         loop {
             let heard = self.queue.take(LOOK.saturating_sub(looked.elapsed()));
@@ -372,7 +374,7 @@ impl Teller {
                 })
                 .collect();
             told = told.saturating_add(bans.len());
-            self.send_all(client, &bans)?;
+            client.send(&bans)?;
         }
         self.bans.each_part(|records| {
             // The guard may have taken its time for the parts before.
@@ -388,17 +390,10 @@ impl Teller {
                 .filter(|ban| !is_fed(ban, &feeds))
                 .collect();
             told = told.saturating_add(bans.len());
-            self.send_all(client, &bans)
+            client.send(&bans)
         })?;
         client.send(&[guard::Change::End])?;
         Ok(told)
-    }
-
-    #[allow(clippy::unused_self)] // reads as the others do
-    fn send_all(&self, client: &mut Client, changes: &[guard::Change]) -> io::Result<()> {
-        changes
-            .chunks(MAX_CHANGES)
-            .try_for_each(|some| client.send(some))
     }
 
     /// Answers lists that wait for hits, with one question for all of them.
@@ -431,7 +426,7 @@ impl Teller {
     fn note(&self, report: &Report) {
         let reflected = self
             .reflections
-            .lock()
+            .borrow_mut()
             .look(&report.reflectors, Instant::now());
         let mut status = self.shared.status.lock();
         status.reflectors.clone_from(&report.reflectors);

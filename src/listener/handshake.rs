@@ -65,6 +65,13 @@ pub struct Terms<'a> {
     pub deadline: Instant,
 }
 
+impl Terms<'_> {
+    /// What handshakes of strangers may take of `share`.
+    fn strangers(&self, share: f64) -> f64 {
+        if self.known_first { share / 2.0 } else { share }
+    }
+}
+
 /// Shakes hands before the deadline.
 ///
 /// # Errors
@@ -131,11 +138,7 @@ async fn turn<'a>(
         return Ok(None);
     }
     let admission = terms.admission;
-    let strangers = if terms.known_first {
-        share / 2.0
-    } else {
-        share
-    };
+    let strangers = terms.strangers(share);
     if let Some(turn) = admission.at_once(strangers) {
         return Ok(Some(turn));
     }

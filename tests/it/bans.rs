@@ -46,6 +46,11 @@ fn said(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
+fn add_network(edge: &Edge, comment: &str) {
+    let network = ["add", "198.51.100.0/24", "--for", "2h", "--comment"];
+    said(&bans(edge, &[&network[..], &[comment]].concat()));
+}
+
 fn listed(edge: &Edge) -> Value {
     edge.api("/api/bans").answer().json()
 }
@@ -83,17 +88,7 @@ fn bans_survive_kill_9_and_a_restart() {
     let edge = Edge::in_folder(folder_with_state(), &yaml);
     assert_eq!(status(&edge, "127.0.0.8"), 200);
     wait_until("a ban", 15, || status(&edge, "127.0.0.8") == 0);
-    said(&bans(
-        &edge,
-        &[
-            "add",
-            "198.51.100.0/24",
-            "--for",
-            "2h",
-            "--comment",
-            "scanners",
-        ],
-    ));
+    add_network(&edge, "scanners");
     said(&bans(&edge, &["add", "203.0.113.7"]));
     said(&bans(&edge, &["remove", "203.0.113.7"]));
     wait_until("the file", 15, || {
@@ -236,17 +231,7 @@ fn a_list_that_is_taken_out_is_taken_in_again_and_is_a_list() {
     let edge = Edge::start(&site(&upstream, LIMIT));
     assert_eq!(status(&edge, "127.0.0.8"), 200);
     wait_until("a ban", 15, || status(&edge, "127.0.0.8") == 0);
-    said(&bans(
-        &edge,
-        &[
-            "add",
-            "198.51.100.0/24",
-            "--for",
-            "2h",
-            "--comment",
-            "a # b ; c",
-        ],
-    ));
+    add_network(&edge, "a # b ; c");
     said(&bans(&edge, &["add", "2001:db8::/48", "--for", "2h"]));
     let exported = said(&bans(&edge, &["export"]));
     assert_eq!(

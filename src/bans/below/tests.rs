@@ -10,8 +10,9 @@ use rempart_kernel::{
     guard::Server,
 };
 use std::{
-    io::pipe,
+    io::{PipeWriter, pipe},
     os::{fd::AsFd, unix::net::UnixListener},
+    path::Path,
 };
 use verdict::prefix::PrefixLengths;
 
@@ -26,6 +27,19 @@ fn guard() -> UnixStream {
         server.run(stop.as_fd()).unwrap();
     });
     ours
+}
+
+/// A guard that listens on a path, until the writer is gone.
+fn listening(path: &Path) -> (PipeWriter, JoinHandle<()>) {
+    let (stop, stopper) = pipe().unwrap();
+    let listener = UnixListener::bind(path).unwrap();
+    let guard = thread::spawn(move || {
+        let filter = Box::new(Memory::new(Backend::Xdp, 1000));
+        let mut server = Server::new(filter, Vec::new(), Vec::new()).unwrap();
+        server.listen(listener).unwrap();
+        server.run(stop.as_fd()).unwrap();
+    });
+    (stopper, guard)
 }
 
 fn entries(below: &Below) -> u64 {
@@ -112,14 +126,7 @@ fn a_paused_one_that_finds_its_guard_again_states_nothing() {
     bans.ban(client("203.0.113.1"), HOUR, LOGIN, now());
     let below = Below::tell(&bans, Guard::Shared(path.clone())).unwrap();
     below.pause();
-    let (stop, stopper) = pipe().unwrap();
-    let listener = UnixListener::bind(&path).unwrap();
-    let guard = thread::spawn(move || {
-        let filter = Box::new(Memory::new(Backend::Xdp, 1000));
-        let mut server = Server::new(filter, Vec::new(), Vec::new()).unwrap();
-        server.listen(listener).unwrap();
-        server.run(stop.as_fd()).unwrap();
-    });
+    let (stopper, guard) = listening(&path);
     wait_for("the guard", || below.status().backend.is_some());
     assert_eq!(entries(&below), 0);
     below.resume();
@@ -152,14 +159,7 @@ fn a_shared_guard_that_comes_back_hears_everything_again() {
     let below = Below::tell(&bans, Guard::Shared(path.clone())).unwrap();
     wait_for("why there is none", || !below.status().notes.is_empty());
     for round in 1..=2 {
-        let (stop, stopper) = pipe().unwrap();
-        let listener = UnixListener::bind(&path).unwrap();
-        let guard = thread::spawn(move || {
-            let filter = Box::new(Memory::new(Backend::Xdp, 1000));
-            let mut server = Server::new(filter, Vec::new(), Vec::new()).unwrap();
-            server.listen(listener).unwrap();
-            server.run(stop.as_fd()).unwrap();
-        });
+        let (stopper, guard) = listening(&path);
         wait_for("the guard", || entries(&below) == round);
         assert_eq!(below.status().backend, Some("xdp"));
         drop(stopper);

@@ -1,3 +1,5 @@
+//! The third party's rung, with a provider of the tests.
+
 use super::{verifier::Verdict, *};
 use crate::{
     challenge::{

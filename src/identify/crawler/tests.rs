@@ -1,3 +1,5 @@
+//! Crawlers, with a name server of the tests.
+
 use super::*;
 use crate::{clock, forward::testing::NameServer};
 use http::HeaderValue;

@@ -255,6 +255,27 @@ async fn who_is_known_goes_first_when_the_budget_is_spent() {
     }
 }
 
+#[test]
+fn strangers_have_half_where_known_clients_come_first() {
+    let (admission, conduct) = (Admission::default(), Conduct::default());
+    let share = |known_first| {
+        let terms = Terms {
+            client: prefix([192, 0, 2, 7].into()),
+            limits: Handshakes {
+                cpu: Some(SHARE),
+                waiting: 1.try_into().unwrap(),
+            },
+            admission: &admission,
+            conduct: &conduct,
+            known_first,
+            deadline: Instant::now(),
+        };
+        terms.strangers(SHARE)
+    };
+    assert!((share(false) - SHARE).abs() < f64::EPSILON);
+    assert!((share(true) - SHARE / 2.0).abs() < f64::EPSILON);
+}
+
 #[tokio::test]
 async fn one_waits_and_the_next_is_refused_at_once() {
     let server = Server::new().await;

@@ -1,3 +1,5 @@
+//! What is advised, of hosts that are made up.
+
 use super::*;
 
 const NEEDS: Needs = Needs {

@@ -1,3 +1,5 @@
+//! Floods as they were measured, step by step, with time as an argument.
+
 use super::{monitor::Transitions, *};
 use proptest::prelude::*;
 

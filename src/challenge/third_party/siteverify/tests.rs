@@ -1,3 +1,5 @@
+//! Providers' answers, read.
+
 use super::*;
 use crate::config::model::Secret;
 use std::time::Duration;
